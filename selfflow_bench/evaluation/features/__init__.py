@@ -1,0 +1,35 @@
+"""The registry of feature networks: a protocol names one, `network` builds it.
+
+Knows the networks by name only; what each does with its media is its own module's affair. Knows nothing of distances.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from selfflow_bench.errors import FieldError
+from selfflow_bench.evaluation.features import aisfx_embedding, efficientnet_lite0, frame_statistics
+from selfflow_bench.evaluation.features.base import FeatureNetwork
+
+_NETWORKS: dict[str, Callable[[Path], FeatureNetwork]] = {
+    efficientnet_lite0.NAME: efficientnet_lite0.EfficientNetLite0,
+    frame_statistics.NAME: frame_statistics.FrameStatistics,
+    aisfx_embedding.NAME: aisfx_embedding.AisfxEmbedding,
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names a protocol may ask for, in alphabetical order."""
+    return tuple(sorted(_NETWORKS))
+
+
+def network(name: str, cache: Path, where: str | Path = "protocol") -> FeatureNetwork:
+    """Build the feature network called `name`.
+
+    `cache` is a directory for the exported graphs (made if missing); `where` is the file named in the error.
+    Raises FieldError for a name that is not registered, DamagedFileError for weights that are not the published ones.
+    """
+    if name not in _NETWORKS:
+        raise FieldError(
+            where, "network", name, "there is no such feature network", f"Use one of: {', '.join(names())}."
+        )
+    return _NETWORKS[name](cache)
