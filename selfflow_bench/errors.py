@@ -21,6 +21,7 @@ class FieldError(SuiteError):
 
     def __init__(self, where: str | Path, field: str, value: object, problem: str, remedy: str) -> None:
         self.where, self.field, self.value = str(where), field, value
+        self.reason = (problem, remedy)
         super().__init__(f"{where}: {field} = {value!r}: {problem}. {remedy}")
 
 

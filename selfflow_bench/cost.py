@@ -1,0 +1,95 @@
+"""What a training step costs in FLOPs, counted on the meta device: no memory, no time, no weights.
+
+`torch.utils.flop_counter.FlopCounterMode` counts a multiply-add as 2. Counted per step of a batch, forward and
+backward of the student and the teacher's partial forward; the optimizer is not counted (it does not depend on the
+batch).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from selfflow_bench.families.base import Family
+from selfflow_bench.methods.base import Batch, Method
+
+
+Shape = Sequence[int]
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """FLOPs of one training step, per sample of its batch."""
+
+    flops_per_sample: float
+    forward_flops_per_sample: float
+    """One plain forward F."""
+    parameters: int
+
+
+def meta_batch(
+    latent_shape: Sequence[int], tokens: int, conditions: Mapping[str, tuple[tuple[int, ...], torch.dtype]], batch: int
+) -> Batch:
+    """A batch without data. ``conditions`` gives each one's shape behind the batch and type."""
+    meta = torch.device("meta")
+    latents = torch.empty(batch, *latent_shape, device=meta)
+    sigma = torch.empty(batch, device=meta)
+    return Batch(
+        latents=latents,
+        noise=torch.empty_like(latents),
+        first=sigma,
+        second=torch.empty_like(sigma),
+        mask_draw=torch.empty(batch, tokens, device=meta),
+        conditions={
+            name: torch.empty(batch, *shape, dtype=dtype, device=meta) for name, (shape, dtype) in conditions.items()
+        },
+    )
+
+
+def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> StepCost:
+    """Count one training step of a method on a meta batch, at an optimizer step where its weight is in force."""
+    with torch.device("meta"):
+        transformer = family.build().train()
+        teacher = family.build().eval().requires_grad_(False)
+        width = (
+            family.hidden_size(transformer, batch.latents.shape[1:], batch.conditions)
+            if method.needs_hidden_size
+            else 0
+        )
+        heads = method.heads(width)
+    size = batch.latents.shape[0]
+    forward = _counted(lambda: _forward(family, teacher, batch))
+    whole = _counted(lambda: method.step(transformer, heads, teacher, batch, step).loss.backward())  # type: ignore[no-untyped-call]
+    parameters = sum(value.numel() for value in transformer.parameters())
+    return StepCost(whole / size, forward / size, parameters)
+
+
+def _forward(family: Family, model: nn.Module, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        return family.predict(model, batch.latents, batch.first, batch.conditions)
+
+
+def _counted(work: Callable[[], object]) -> float:
+    with FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward}
+    ) as c:
+        work()
+    return float(c.get_total_flops())
+
+
+def _convolution_backward(gradient: Shape, inputs: Shape, weight: Shape, *args: Any, **_: Any) -> int:
+    """Each gradient of a convolution costs what its forward does.
+
+    torch's own formula forgets the groups in the weight's gradient, which makes a depthwise convolution look as dear as
+    a dense one (seen with torch 2.14: 16 forwards for a step of sana instead of 3).
+    """
+    transposed, mask = args[4], args[7]
+    positions = inputs[2:] if transposed else gradient[2:]
+    forward = 2 * int(gradient[0]) * math.prod(positions) * math.prod(weight)
+    return forward * (int(mask[0]) + int(mask[1]))

@@ -1,0 +1,1 @@
+"""One module per model family. `base` says what a family is."""

@@ -1,0 +1,233 @@
+"""Turns a recipe into matched runs: one per method and seed, equal in everything else. Pure: no clock, no network.
+
+Seeds are derived from the recipe's digest and an index, never chosen. All methods of an index share the seed, and with
+it initial weights, data order, noise, timesteps and condition dropout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from selfflow_bench.canonical import digest
+from selfflow_bench.errors import FieldError
+from selfflow_bench.places import Places
+from selfflow_bench.recipe import (
+    Protocol,
+    Recipe,
+    RecipeTier,
+    Tier,
+    field_error,
+    load_protocol,
+    load_recipe,
+    method_settings,
+    protocol_digest,
+    recipe_digest,
+)
+from selfflow_bench.registry import family_class, method_class
+
+SEED_DERIVATION = "first 8 bytes, big endian, halved, of sha256('<recipe digest>/<index>')"
+
+
+class Named(BaseModel):
+    """A version file and its digest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    version: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class RunSpec(BaseModel):
+    """One run, whole: what a worker needs beside the data, on the host or in a container."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: Named
+    protocol: Named
+    tier: Tier
+    family: str
+    transformer: dict[str, Any]
+    codec: dict[str, str | int | float]
+    method: str
+    label: str
+    settings: dict[str, Any]
+    settings_digest: str
+    seed_index: int
+    seed: int
+    overrides: dict[str, Any]
+    conditions: Protocol
+
+    @property
+    def key(self) -> str:
+        """Identifies the run by content, 12 hex digits: equal keys must give equal results."""
+        return digest(self.model_dump(mode="json", exclude={"conditions": {"summary", "budget"}}))[:12]
+
+    @property
+    def name(self) -> str:
+        """What people call the run: ``sana-micro-self_flow-s0``."""
+        return f"{self.recipe.name}-{self.tier}-{self.label}-s{self.seed_index}"
+
+    @property
+    def folder_name(self) -> str:
+        """The run's folder under the work folder."""
+        return f"{self.name}-{self.key}"
+
+
+class Plan(BaseModel):
+    """The matched runs of one invocation, seed by seed, vanilla first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: Named
+    protocol: Named
+    tier: Tier
+    runs: tuple[RunSpec, ...]
+
+
+def derive_seed(recipe_digest_hex: str, index: int) -> int:
+    """The seed of a run: see `SEED_DERIVATION`. 63 bits."""
+    value = hashlib.sha256(f"{recipe_digest_hex}/{index}".encode()).digest()
+    return int.from_bytes(value[:8], "big") >> 1
+
+
+def make_plan(
+    places: Places,
+    name: str,
+    *,
+    tier: Tier,
+    labels: Sequence[str] = ("vanilla", "self_flow"),
+    seeds: int = 1,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Plan the runs of a recipe, all start-up checks made.
+
+    Args:
+        places: where recipes are.
+        name: ``sana`` or, for an older version, ``sana@1``.
+        tier: which size.
+        labels: methods and variants. Vanilla is always run: every difference is paired against it.
+        seeds: number of seeds, indices 0 to n-1.
+        overrides: ``training.samples=...`` and the like, of the protocol; a run with any is never ranked.
+
+    Raises:
+        FieldError: anything in recipe, protocol or settings that cannot be honoured.
+    """
+    base, _, version = name.partition("@")
+    if version and not version.isdecimal():
+        raise FieldError("command line", "recipe", name, "the version is not a number", "Write it as sana@1.")
+    where, recipe = load_recipe(places.recipes, base, int(version) if version else None)
+    if tier not in recipe.tiers:
+        raise FieldError(where.path, "tiers", tier, "no such tier", f"It has: {', '.join(recipe.tiers)}.")
+    if seeds < 1:
+        raise FieldError("command line", "--seeds", seeds, "not a positive number", "Give 1 or more.")
+    chosen = recipe.tiers[tier]
+    protocol_where, protocol = load_protocol(places.recipes, chosen.protocol)
+    changed = dict(overrides or {})
+    if changed:
+        protocol = _overridden(protocol_where.path, protocol, changed)
+    depth = _check_transformer(where.path, recipe, chosen, protocol)
+    named_recipe = Named(name=where.name, version=where.version, digest=recipe_digest(recipe, tier))
+    named_protocol = Named(name=protocol_where.name, version=protocol_where.version, digest=protocol_digest(protocol))
+    runs = []
+    for index in range(seeds):
+        for label in dict.fromkeys(("vanilla", *labels)):
+            settings = _checked_settings(where.path, recipe, tier, label, protocol, depth)
+            runs.append(
+                RunSpec(
+                    recipe=named_recipe,
+                    protocol=named_protocol,
+                    tier=tier,
+                    family=recipe.family,
+                    transformer=chosen.transformer,
+                    codec=chosen.codec,
+                    method=label.partition(".")[0],
+                    label=label,
+                    settings=settings,
+                    settings_digest=digest(method_settings(where.path, recipe, tier, label)),
+                    seed_index=index,
+                    seed=derive_seed(named_recipe.digest, index),
+                    overrides=changed,
+                    conditions=protocol,
+                )
+            )
+    return Plan(recipe=named_recipe, protocol=named_protocol, tier=tier, runs=tuple(runs))
+
+
+def _check_transformer(path: Path, recipe: Recipe, tier: RecipeTier, protocol: Protocol) -> int:
+    """Build the transformer without memory; its number of blocks."""
+    import torch
+
+    kind = family_class(recipe.family)
+    if kind.modality != protocol.modality:
+        raise FieldError(
+            path,
+            "protocol",
+            tier.protocol,
+            f"is a protocol for {protocol.modality}, and {recipe.family} makes {kind.modality}",
+            f"Name a protocol for {kind.modality}.",
+        )
+    family = kind(tier.transformer)
+    try:
+        with torch.device("meta"):
+            transformer = family.build()
+    except (TypeError, ValueError) as error:
+        raise FieldError(
+            path,
+            "transformer",
+            tier.transformer,
+            f"{kind.transformer_class.__name__} refuses it: {error}",
+            "Set only arguments that the class has.",
+        ) from error
+    return len(family.blocks(transformer))
+
+
+def _checked_settings(
+    path: Path, recipe: Recipe, tier: Tier, label: str, protocol: Protocol, depth: int
+) -> dict[str, Any]:
+    from selfflow_bench.methods.base import Situation
+
+    written = method_settings(path, recipe, tier, label)
+    kind = method_class(label.partition(".")[0])
+    try:
+        settings = kind.settings_class.model_validate(written)
+    except ValidationError as error:
+        found = field_error(path, kind.settings_class, error)
+        raise FieldError(path, f"methods.{label}.{found.field}", found.value, *found.reason) from error
+    kind.check(
+        settings,
+        Situation(
+            where=str(path),
+            family=recipe.family,
+            modality=protocol.modality,
+            depth=depth,
+            steps=protocol.steps,
+            ema=True,
+            methods=(label.partition(".")[0],),
+        ),
+    )
+    return settings.model_dump(mode="json")
+
+
+def _overridden(path: Path, protocol: Protocol, overrides: Mapping[str, Any]) -> Protocol:
+    content = protocol.model_dump(mode="json")
+    for dotted, value in overrides.items():
+        table, _, field = dotted.partition(".")
+        if not isinstance(content.get(table), dict) or field not in content[table]:
+            known = [f"{key}.{name}" for key, part in content.items() if isinstance(part, dict) for name in part]
+            raise FieldError(
+                "command line", "--set", dotted, "no such protocol field", f"There are: {', '.join(known)}."
+            )
+        content[table][field] = value
+    try:
+        return Protocol.model_validate(content)
+    except ValidationError as error:
+        raise field_error(f"{path} with --set", Protocol, error) from error

@@ -1,0 +1,357 @@
+"""Recipes and protocols: strict TOML, frozen models, digests, and the lock that holds them.
+
+A recipe holds what is particular to a model family; a protocol what must be equal for results to be comparable. A
+semantic change of either is a new version file. Knows nothing of torch: settings that only a family or a method can
+judge are checked by `selfflow_bench.plan`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from selfflow_bench.canonical import digest
+from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
+from selfflow_bench.registry import names
+
+Tier = Literal["smoke", "micro"]
+VALIDATION_TIMESTEPS = 8
+"""Equidistant sigmas of the validation loss (as MLPerf's FLUX benchmark has)."""
+TIERS: tuple[Tier, ...] = typing.get_args(Tier)
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RecipeTier(_Strict):
+    """One size of a recipe: its protocol, how media become latents, the transformer, block indices."""
+
+    protocol: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[1-9][0-9]*$")]
+    codec: dict[str, str | int | float]
+    transformer: dict[str, Any]
+    methods: dict[str, dict[str, Any]] = {}
+
+
+class Recipe(_Strict):
+    """What is particular to one model family."""
+
+    family: str
+    summary: str
+    methods: dict[str, dict[str, Any]]
+    tiers: dict[Tier, RecipeTier]
+
+
+class DataSettings(_Strict):
+    """Which data, by content."""
+
+    source: str
+    train_sha256: Sha256
+    validation_sha256: Sha256
+    text_length: PositiveInt
+
+
+class TimestepSettings(_Strict):
+    """p(sigma), before the shift uniform or the sigmoid of a normal."""
+
+    kind: Literal["logit_normal", "uniform"]
+    mean: float = 0.0
+    std: PositiveFloat = 1.0
+    shift: PositiveFloat = 1.0
+
+
+class TrainingSettings(_Strict):
+    """The optimizer's side of a run, counted in samples."""
+
+    samples: PositiveInt
+    batch: PositiveInt
+    learning_rate: PositiveFloat
+    betas: list[float]
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    warmup_samples: Annotated[int, Field(ge=0)]
+    gradient_clip: PositiveFloat
+    condition_dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)]
+    precision: Literal["float32", "bf16"]
+    threads: PositiveInt
+    log_every: PositiveInt
+    checkpoint_every: PositiveInt
+
+
+class EvaluationSettings(_Strict):
+    """Validation loss, sampling and distances; all at homogeneous timesteps."""
+
+    validation_triples: PositiveInt
+    validation_every: PositiveInt
+    samples: PositiveInt
+    batch: PositiveInt
+    sampler_steps: PositiveInt
+    network: str
+    kid_subsets: PositiveInt
+    kid_subset_size: PositiveInt
+
+
+class BudgetSettings(_Strict):
+    """What one run may take; not part of the digest."""
+
+    minutes: PositiveFloat
+    memory_mb: PositiveInt
+
+
+class Protocol(_Strict):
+    """What must be equal for results to be comparable."""
+
+    modality: Literal["image", "video", "audio"]
+    summary: str
+    data: DataSettings
+    timesteps: TimestepSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    budget: BudgetSettings
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a run."""
+        return self.training.samples // self.training.batch
+
+
+class Versioned(_Strict):
+    """A recipe or protocol with its place in the folder: ``name@version``."""
+
+    name: str
+    version: int
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+Model = TypeVar("Model", Recipe, Protocol)
+
+
+def load_recipe(root: Path, name: str, version: int | None = None) -> tuple[Versioned, Recipe]:
+    """A recipe by name, its newest version unless one is given. Raises FieldError and DamagedFileError."""
+    where = _find(root, "recipe", name, version, [path for path in recipe_names(root)])
+    recipe = _parse(where.path, Recipe)
+    if recipe.family not in names("families"):
+        raise FieldError(
+            where.path, "family", recipe.family, "unknown family", f"Known: {', '.join(names('families'))}."
+        )
+    bases = {label.partition(".")[0] for table in _method_tables(recipe) for label in table}
+    for unknown in sorted(bases - set(names("methods"))):
+        raise FieldError(where.path, "methods", unknown, "unknown method", f"Known: {', '.join(names('methods'))}.")
+    return where, recipe
+
+
+def load_protocol(root: Path, reference: str) -> tuple[Versioned, Protocol]:
+    """A protocol by ``name@version``."""
+    name, _, version = reference.partition("@")
+    where = _find(root / "protocols", "protocol", name, int(version), protocol_names(root))
+    protocol = _parse(where.path, Protocol)
+    training = protocol.training
+    if training.samples % training.batch:
+        raise FieldError(
+            where.path,
+            "training.samples",
+            training.samples,
+            f"not a whole number of batches of {training.batch}",
+            f"Set a multiple of {training.batch}.",
+        )
+    for field in ("checkpoint_every", "log_every", "warmup_samples"):
+        if getattr(training, field) % training.batch:
+            raise FieldError(
+                where.path,
+                f"training.{field}",
+                getattr(training, field),
+                f"not a whole number of batches of {training.batch}",
+                f"Set a multiple of {training.batch}.",
+            )
+    for field, value in (
+        ("training.checkpoint_every", training.checkpoint_every),
+        ("training.samples", training.samples),
+        ("evaluation.validation_every", protocol.evaluation.validation_every),
+    ):
+        if value % training.log_every:
+            raise FieldError(
+                where.path,
+                field,
+                value,
+                f"not a multiple of training.log_every = {training.log_every}",
+                "The log is read where this happens; set a multiple of it.",
+            )
+    if protocol.evaluation.validation_triples % VALIDATION_TIMESTEPS:
+        raise FieldError(
+            where.path,
+            "evaluation.validation_triples",
+            protocol.evaluation.validation_triples,
+            f"not a multiple of the {VALIDATION_TIMESTEPS} validation timesteps",
+            f"Set a multiple of {VALIDATION_TIMESTEPS}.",
+        )
+    if protocol.evaluation.kid_subset_size > protocol.evaluation.samples:
+        raise FieldError(
+            where.path,
+            "evaluation.kid_subset_size",
+            protocol.evaluation.kid_subset_size,
+            f"larger than the {protocol.evaluation.samples} samples",
+            "Set at most evaluation.samples.",
+        )
+    return where, protocol
+
+
+def recipe_names(root: Path) -> tuple[str, ...]:
+    """All recipes in a folder."""
+    return tuple(sorted({path.parent.name for path in root.glob("*/v*.toml")} - {"protocols"}))
+
+
+def protocol_names(root: Path) -> tuple[str, ...]:
+    """All protocols in a folder."""
+    return tuple(sorted({path.parent.name for path in root.glob("protocols/*/v*.toml")}))
+
+
+def method_labels(recipe: Recipe) -> tuple[str, ...]:
+    """Methods and variants that a recipe has, as ``--methods`` takes them; vanilla first."""
+    labels = set(recipe.methods) | {"vanilla"}
+    return tuple(sorted(labels, key=lambda label: (label != "vanilla", label)))
+
+
+def method_settings(where: Path, recipe: Recipe, tier: Tier, label: str) -> dict[str, Any]:
+    """A method's settings as written: the recipe's, then the variant's, then the tier's for each."""
+    if label not in method_labels(recipe):
+        raise FieldError(
+            where, "methods", label, "no such method in this recipe", f"It has: {', '.join(method_labels(recipe))}."
+        )
+    base = label.partition(".")[0]
+    merged: dict[str, Any] = {}
+    for table in (recipe.methods, recipe.tiers[tier].methods):
+        for name in dict.fromkeys((base, label)):
+            merged.update(table.get(name, {}))
+    return merged
+
+
+def recipe_digest(recipe: Recipe, tier: Tier) -> str:
+    """What identifies a recipe's tier; methods are identified apart, so that adding one moves no seed."""
+    chosen = recipe.tiers[tier]
+    return digest(
+        {
+            "family": recipe.family,
+            "tier": tier,
+            "protocol": chosen.protocol,
+            "codec": chosen.codec,
+            "transformer": chosen.transformer,
+        }
+    )
+
+
+def protocol_digest(protocol: Protocol) -> str:
+    """What identifies a protocol: everything but its prose and budget."""
+    return digest(protocol.model_dump(mode="json", exclude={"summary", "budget"}))
+
+
+def lock_entries(root: Path) -> dict[str, dict[str, Any]]:
+    """The digests of every version file in a recipes folder, as `recipes/lock.json` holds them."""
+    recipes: dict[str, Any] = {}
+    methods: dict[str, Any] = {}
+    for path in sorted(root.glob("*/v*.toml")):
+        where, recipe = load_recipe(root, path.parent.name, _version_of(path))
+        recipes[str(where)] = {tier: recipe_digest(recipe, tier) for tier in sorted(recipe.tiers)}
+        methods[str(where)] = {
+            tier: {label: digest(method_settings(path, recipe, tier, label)) for label in method_labels(recipe)}
+            for tier in sorted(recipe.tiers)
+        }
+    protocols = {
+        f"{path.parent.name}@{_version_of(path)}": protocol_digest(
+            load_protocol(root, f"{path.parent.name}@{_version_of(path)}")[1]
+        )
+        for path in sorted(root.glob("protocols/*/v*.toml"))
+    }
+    return {"methods": methods, "protocols": protocols, "recipes": recipes}
+
+
+def read_lock(root: Path) -> dict[str, dict[str, Any]]:
+    """`recipes/lock.json`. Raises DamagedFileError where it is missing or no JSON object."""
+    path = root / "lock.json"
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedFileError(f"{path}: cannot be read as the recipes' lock ({error}). Restore it.") from error
+    if not isinstance(lock, dict):
+        raise DamagedFileError(f"{path}: must hold a JSON object. Restore it.")
+    return lock
+
+
+def _method_tables(recipe: Recipe) -> list[dict[str, dict[str, Any]]]:
+    return [recipe.methods, *(tier.methods for tier in recipe.tiers.values())]
+
+
+def _version_of(path: Path) -> int:
+    matched = re.fullmatch(r"v([1-9][0-9]*)\.toml", path.name)
+    if not matched:
+        raise SuiteError(f"{path}: a version file is called v1.toml, v2.toml and so on. Rename it.")
+    return int(matched.group(1))
+
+
+def _find(folder: Path, kind: str, name: str, version: int | None, known: typing.Sequence[str]) -> Versioned:
+    paths = sorted((folder / name).glob("v*.toml"), key=_version_of)
+    if name not in known or not paths:
+        raise FieldError(folder, kind, name, f"no such {kind}", f"There are: {', '.join(known) or 'none'}.")
+    if version is None:
+        return Versioned(name=name, version=_version_of(paths[-1]), path=paths[-1])
+    for path in paths:
+        if _version_of(path) == version:
+            return Versioned(name=name, version=version, path=path)
+    raise FieldError(
+        folder / name,
+        "version",
+        version,
+        f"no such version of the {kind}",
+        f"There are: {', '.join(str(_version_of(path)) for path in paths)}.",
+    )
+
+
+def _parse(path: Path, model: type[Model]) -> Model:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DamagedFileError(f"{path}: not TOML: {error}. Mend that line.") from error
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise field_error(path, model, error) from error
+
+
+def field_error(where: str | Path, model: type[BaseModel], error: ValidationError) -> FieldError:
+    """pydantic's first finding as an error that names file, field, value and what is allowed."""
+    finding = error.errors()[0]
+    location = [str(part) for part in finding["loc"] if part != "[key]"]
+    field = ".".join(location)
+    if finding["type"] == "extra_forbidden":
+        allowed = _fields_at(model, location[:-1])
+        return FieldError(where, field, finding["input"], "unknown key", f"Allowed: {', '.join(allowed)}.")
+    if finding["type"] == "missing":
+        allowed = _fields_at(model, location[:-1])
+        return FieldError(where, field, None, "missing", f"Set it; this table has: {', '.join(allowed)}.")
+    problem = finding["msg"][0].lower() + finding["msg"][1:]
+    return FieldError(where, field, finding["input"], problem, "Set a value that fits.")
+
+
+def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that the table at ``location`` may have."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            current = current.model_fields[part].annotation
+        else:
+            current = typing.get_args(current)[1]
+        if typing.get_origin(current) in (types.UnionType, typing.Union):
+            current = next(item for item in typing.get_args(current) if item is not type(None))
+    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

@@ -1,0 +1,232 @@
+"""The stages of one run: data, training, evaluation. Pure orchestration of the packages below it.
+
+Knows nothing of processes and signals (see `selfflow_bench.worker`), of records or of engines.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selfflow_bench.canonical import digest
+from selfflow_bench.cost import meta_batch, step_cost
+from selfflow_bench.data import sources
+from selfflow_bench.data.prepare import Prepared, prepare
+from selfflow_bench.errors import FieldError, InterruptedRunError
+from selfflow_bench.evaluation.distances import fixed_choice, measure
+from selfflow_bench.evaluation.features import network
+from selfflow_bench.evaluation.health import feature_health
+from selfflow_bench.evaluation.sampling import sample
+from selfflow_bench.evaluation.validation import ValidationTriples, validation_loss
+from selfflow_bench.events import EventLog
+from selfflow_bench.families.base import Family
+from selfflow_bench.flow import TimestepDistribution
+from selfflow_bench.methods.base import Method
+from selfflow_bench.plan import RunSpec
+from selfflow_bench.randomness import key
+from selfflow_bench.registry import family_class, method_class
+from selfflow_bench.training.batches import Batches
+from selfflow_bench.training.checkpoint import write_text
+from selfflow_bench.training.loop import Training
+
+SHOWN_SAMPLES = 32
+"""Generated media kept for looking at: the first of the evaluation's."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's parts, all derived from its specification."""
+
+    spec: RunSpec
+    folder: Path
+    cache: Path
+    family: Family
+    method: Method
+    data: Prepared
+    events: EventLog
+    stop: Callable[[], bool]
+
+    @property
+    def text(self) -> dict[str, Tensor]:
+        """The captions' states and masks; row 0 is the empty caption."""
+        return {"text": self.data.text, "text_mask": self.data.text_mask}
+
+
+def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Callable[[], bool]) -> Run:
+    """Check the data against the protocol, prepare it, and make the family and method."""
+    data = spec.conditions.data
+    for split, wanted in (("train", data.train_sha256), ("validation", data.validation_sha256)):
+        found = sources.digest(data.source, split)
+        if found != wanted:
+            raise FieldError(
+                f"protocol {spec.protocol}",
+                f"data.{split}_sha256",
+                wanted,
+                f"the {split} split of {data.source} has {found}",
+                "Restore the data set, or write a new version of the protocol for the new data.",
+            )
+    events.write("stage", name="prepare")
+    prepared = prepare(
+        data.source, spec.codec, data.text_length, cache, progress=lambda text: events.write("preparing", text=text)
+    )
+    family = family_class(spec.family)(spec.transformer)
+    kind = method_class(spec.method)
+    method = kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
+    return Run(spec, folder, cache, family, method, prepared, events, stop)
+
+
+def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:
+    """The weights that all methods of a seed start from."""
+    torch.manual_seed(key(spec.seed, "init"))
+    return family.build()
+
+
+def train(run: Run) -> Training:
+    """Train to the end of the budget, from the folder's checkpoint if there is one."""
+    spec, settings = run.spec, run.spec.conditions.training
+    torch.set_num_threads(settings.threads)
+    transformer = initial_transformer(spec, run.family)
+    shape = run.data.latent_shape
+    grid = run.family.token_grid(shape)
+    width = 0
+    if run.method.needs_hidden_size:
+        width = run.family.hidden_size(transformer, shape, {name: value[:1] for name, value in run.text.items()})
+    torch.manual_seed(key(spec.seed, "init", "heads"))
+    heads = run.method.heads(width)
+    split = run.data.train
+    times = spec.conditions.timesteps
+    batches = Batches(
+        split.latents,
+        split.caption,
+        run.text,
+        grid,
+        TimestepDistribution(times.kind, times.mean, times.std, times.shift),
+        settings.condition_dropout,
+        spec.seed,
+    )
+    training = Training(transformer, heads, run.method, batches, settings, folder=run.folder, run_key=spec.key)
+    resumed = training.restore()
+    run.events.write("stage", name="train", samples=training.progress.samples, of=settings.samples, resumed=resumed)
+    depth = len(run.family.blocks(transformer))
+    triples = validation_triples(run)
+
+    def validate(model: nn.Module) -> dict[str, Any]:
+        loss = validation_loss(run.family, model, triples)
+        health = feature_health(run.family, model, triples, block=max(1, round(2 * depth / 3)))
+        run.events.write("validation", samples=training.progress.samples, loss=loss.whole)
+        return {"loss": loss.whole, "per_timestep": list(loss.per_timestep), "health": asdict(health)}
+
+    training.run(
+        stop=run.stop,
+        on_log=lambda row: run.events.write("progress", of=settings.samples, **row),
+        on_checkpoint=lambda samples: run.events.write("checkpoint", samples=samples),
+        validate=validate,
+        validate_every=spec.conditions.evaluation.validation_every,
+    )
+    return training
+
+
+def validation_triples(run: Run) -> ValidationTriples:
+    """The protocol's fixed triples."""
+    settings, split = run.spec.conditions.evaluation, run.data.validation
+    return ValidationTriples(
+        split.latents, split.caption, run.text, count=settings.validation_triples, batch=settings.batch
+    )
+
+
+def evaluate(run: Run, model: nn.Module) -> dict[str, Any]:
+    """Distances of the model's samples; the same for the untrained weights, made once per seed and shared.
+
+    Writes the first samples to ``samples.npz`` for looking at.
+    """
+    run.events.write("stage", name="evaluate")
+    media, captions = generate(run, model)
+    metrics = distances(run, media)
+    shown = min(SHOWN_SAMPLES, len(media))
+    np.savez_compressed(run.folder / "samples.npz", media=media[:shown], captions=np.array(captions[:shown]))
+    untrained = run.cache / "untrained" / f"{_untrained_key(run.spec)}.json"
+    if not untrained.exists():
+        run.events.write("stage", name="evaluate untrained weights")
+        start_media, _ = generate(run, initial_transformer(run.spec, run.family).to(next(model.parameters()).device))
+        untrained.parent.mkdir(parents=True, exist_ok=True)
+        write_text(untrained, json.dumps(distances(run, start_media)))
+    return {"metrics": metrics, "untrained": json.loads(untrained.read_text(encoding="utf-8"))}
+
+
+def generate(run: Run, model: nn.Module) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """One medium per chosen validation item, from its caption: uint8 or int16 media, and the captions' names."""
+    settings, split = run.spec.conditions.evaluation, run.data.validation
+    chosen = torch.from_numpy(fixed_choice(len(split.latents), settings.samples))
+
+    def progress(done: int) -> None:
+        if run.stop():
+            raise InterruptedRunError("stopped while sampling; training is kept, sampling will start again")
+        run.events.write("sampling", done=done, of=settings.samples)
+
+    latents = sample(
+        run.family,
+        model.eval(),
+        {name: value[split.caption[chosen]] for name, value in run.text.items()},
+        run.data.latent_shape,
+        steps=settings.sampler_steps,
+        shift=run.spec.conditions.timesteps.shift,
+        batch=settings.batch,
+        seed=run.spec.seed,
+        progress=progress,
+    )
+    return np.asarray(run.data.codec.decode(latents)), [split.names[int(index)] for index in chosen]
+
+
+def distances(run: Run, media: np.ndarray[Any, Any]) -> dict[str, dict[str, Any]]:
+    """KID and Frechet distance with the protocol's network, each with its real-vs-real floor."""
+    settings, source = run.spec.conditions.evaluation, run.spec.conditions.data.source
+    real = {}
+    for split in ("train", "validation"):
+        data = sources.load(source, split)
+        real[split] = sources.media(data.select(fixed_choice(len(data), settings.samples)))
+    found = measure(
+        network(settings.network, run.cache, where=f"protocol {run.spec.protocol}"),
+        media,
+        real["validation"],
+        real["train"],
+        cache=run.cache,
+        subsets=settings.kid_subsets,
+        subset_size=settings.kid_subset_size,
+    )
+    return found.metrics()
+
+
+def count_cost(run: Run) -> dict[str, float]:
+    """FLOPs of a step, counted on the meta device, at the step where the method's weight is in full force."""
+    settings = run.spec.conditions.training
+    shape = run.data.latent_shape
+    text = {name: (tuple(value.shape[1:]), value.dtype) for name, value in run.text.items()}
+    batch = meta_batch(shape, math.prod(run.family.token_grid(shape)), text, settings.batch)
+    vanilla_kind = method_class("vanilla")
+    vanilla = step_cost(run.family, vanilla_kind(vanilla_kind.settings_class(), run.family, 1), batch, step=0)
+    own = step_cost(run.family, run.method, batch, step=run.spec.conditions.steps // 2)
+    return {
+        "flops_per_sample": own.flops_per_sample,
+        "forward_flops_per_sample": own.forward_flops_per_sample,
+        "flops_over_vanilla": own.flops_per_sample / vanilla.flops_per_sample,
+        "parameters": own.parameters,
+    }
+
+
+def _untrained_key(spec: RunSpec) -> str:
+    return digest(
+        {
+            "recipe": spec.recipe.digest,
+            "protocol": spec.protocol.digest,
+            "seed": spec.seed,
+            "torch": torch.__version__,
+        }
+    )

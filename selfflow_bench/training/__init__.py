@@ -1,0 +1,1 @@
+"""The bundled trainer. Knows families and methods only through their base classes."""

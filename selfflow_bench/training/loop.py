@@ -1,0 +1,229 @@
+"""The training loop: set-up, then a loop of a few lines. Everything is counted in samples seen.
+
+State is weights, optimizer, EMA, the method's few numbers, logged rows, and the count of samples: every draw is keyed
+by (seed, purpose, sample), so nothing else is needed to resume bit-equally. The step never waits for the device;
+metrics are read back at the log interval.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from selfflow_bench.errors import InterruptedRunError, NonFiniteLossError
+from selfflow_bench.methods.base import Batch, Method
+from selfflow_bench.recipe import TrainingSettings
+from selfflow_bench.training import checkpoint
+from selfflow_bench.training.batches import Batches
+from selfflow_bench.training.ema import Ema
+
+Row = dict[str, float]
+
+
+class Trainee(nn.Module):
+    """What the optimizer trains: the transformer and the method's heads, with the method's loss as forward."""
+
+    def __init__(self, transformer: nn.Module, heads: nn.ModuleDict, method: Method) -> None:
+        super().__init__()
+        self.transformer, self.heads = transformer, heads
+        self._method = method
+
+    def forward(self, teacher: nn.Module, batch: Batch, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """The step's loss and what to log of it."""
+        result = self._method.step(self.transformer, self.heads, teacher, batch, step)
+        return result.loss, result.metrics
+
+
+@dataclass
+class Progress:
+    """What a run has logged so far; part of its checkpoint."""
+
+    samples: int = 0
+    rows: list[Row] = field(default_factory=list)
+    """One row per log interval: means over its steps."""
+    pending: list[Row] = field(default_factory=list)
+    """Rows of the steps since the last whole interval."""
+    validations: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    """Time spent in training steps, over all sittings."""
+
+
+class Training:
+    """One run's training, from a fresh or restored state."""
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        heads: nn.ModuleDict,
+        method: Method,
+        batches: Batches,
+        settings: TrainingSettings,
+        *,
+        folder: Path,
+        run_key: str,
+    ) -> None:
+        self.settings, self.method, self.batches = settings, method, batches
+        self.folder, self.run_key = folder, run_key
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if settings.precision == "bf16" else "no",
+            cpu=not torch.cuda.is_available(),
+        )
+        device = self.accelerator.device
+        transformer.to(device).train()
+        self.trainee = Trainee(transformer, heads.to(device), method)
+        self.ema = Ema(transformer, settings.ema_decay)
+        self.parameters = [value for value in self.trainee.parameters() if value.requires_grad]
+        optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=settings.learning_rate,
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.trainee, optimizer)
+        self.progress = Progress()
+        self._unread: list[Mapping[str, Tensor | float]] = []
+
+    def restore(self) -> bool:
+        """Continue from the folder's checkpoint. False where there is none."""
+        state = checkpoint.load(self.folder, self.run_key)
+        if state is None:
+            return False
+        self.trainee.load_state_dict(state["trainee"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.method.load_state(state["method"])
+        self.progress = Progress(**state["progress"])
+        return True
+
+    def save(self) -> None:
+        """Write the checkpoint. Metrics not yet read are read first, so a broken state is never kept."""
+        self._read()
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "trainee": self.trainee.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "method": self.method.state(),
+            "progress": vars(self.progress),
+        }
+        checkpoint.save(self.folder, state, self.progress.samples, self.run_key)
+
+    def run(
+        self,
+        *,
+        stop: Callable[[], bool],
+        on_log: Callable[[Row], None],
+        on_checkpoint: Callable[[int], None],
+        validate: Callable[[nn.Module], dict[str, Any]],
+        validate_every: int,
+    ) -> None:
+        """Train to the end of the budget.
+
+        Args:
+            stop: asked before each step; when true, a checkpoint is written and InterruptedRunError raised.
+            on_log: receives each interval's row.
+            on_checkpoint: receives the samples of each checkpoint written.
+            validate: measures the EMA model; its result is kept in `progress.validations`.
+            validate_every: samples between validations; a multiple of the batch. One is made at 0 and at the end.
+
+        Raises:
+            NonFiniteLossError: a loss was not a number.
+            InterruptedRunError: ``stop`` was true.
+        """
+        settings, progress = self.settings, self.progress
+        started = time.perf_counter()
+        while True:
+            at_end = progress.samples >= settings.samples
+            due = progress.samples % validate_every == 0 or at_end
+            if due and not any(entry["samples"] == progress.samples for entry in progress.validations):
+                self._read()
+                progress.seconds += time.perf_counter() - started
+                progress.validations.append({"samples": progress.samples, **validate(self.ema.model)})
+                started = time.perf_counter()
+            if at_end:
+                break
+            if stop():
+                self.save()
+                raise InterruptedRunError(f"stopped after {progress.samples} samples; a checkpoint is written")
+            self._step()
+            if progress.samples % settings.log_every == 0:
+                self._read()
+                self.method.decide()
+                progress.seconds += time.perf_counter() - started
+                started = time.perf_counter()
+                on_log({**progress.rows[-1], "seconds": progress.seconds})
+                progress.rows[-1]["seconds"] = progress.seconds
+            if progress.samples % settings.checkpoint_every == 0 and progress.samples < settings.samples:
+                self.save()
+                on_checkpoint(progress.samples)
+        self.save()
+        on_checkpoint(progress.samples)
+
+    def learning_rate(self, samples: int) -> float:
+        """Linear warm-up over ``warmup_samples``, then constant."""
+        warmup = self.settings.warmup_samples
+        return self.settings.learning_rate * (min(1.0, (samples + self.settings.batch) / warmup) if warmup else 1.0)
+
+    def _step(self) -> None:
+        settings, progress = self.settings, self.progress
+        step = progress.samples // settings.batch
+        share = settings.batch // self.accelerator.num_processes
+        first = progress.samples + share * self.accelerator.process_index
+        batch = self.batches.make(range(first, first + share)).to(self.accelerator.device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(progress.samples)
+        loss, metrics = self.wrapped(self.ema.model, batch, step)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, settings.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update()
+        self._unread.append({"loss": loss.detach(), "grad_norm": norm, **metrics})
+        progress.samples += settings.batch
+
+    def _read(self) -> None:
+        """Bring the metrics of the steps since the last call to the host: the one place that waits for the device."""
+        if not self._unread:
+            return
+        names = [(index, name) for index, row in enumerate(self._unread) for name in row]
+        values = [self._unread[index][name] for index, name in names]
+        device = self.accelerator.device
+        stacked = torch.stack(
+            [value.float() if isinstance(value, Tensor) else torch.tensor(value, device=device) for value in values]
+        ).tolist()
+        rows: list[Row] = [{} for _ in self._unread]
+        for (index, name), value in zip(names, stacked, strict=True):
+            rows[index][name] = value
+        self._unread.clear()
+        first = self.progress.samples - self.settings.batch * len(rows)
+        for index, row in enumerate(rows):
+            row["samples"] = first + self.settings.batch * (index + 1)
+            if not math.isfinite(row["loss"]):
+                raise NonFiniteLossError(
+                    f"the loss is {row['loss']} after {int(row['samples'])} samples "
+                    f"(step {int(row['samples']) // self.settings.batch}); the run has failed and is recorded so"
+                )
+        self.method.observe(rows)
+        self.progress.pending.extend(rows)
+        if self.progress.pending and self.progress.pending[-1]["samples"] % self.settings.log_every == 0:
+            self.progress.rows.append(_mean(self.progress.pending))
+            self.progress.pending = []
+
+
+def _mean(rows: list[Row]) -> Row:
+    """Means over an interval of the metrics present; ``samples`` is the interval's end."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    means = {
+        name: math.fsum(values) / len(values) for name in names if (values := [r[name] for r in rows if name in r])
+    }
+    return {**means, "samples": rows[-1]["samples"]}

@@ -1,0 +1,152 @@
+"""Does one run in a process of its own: ``python -m selfflow_bench.worker SPEC FOLDER CACHE``.
+
+Reads a run specification, writes only into its folder and the cache. SIGTERM and SIGINT make it write a checkpoint and
+leave with code 130; started again it goes on where it was. If the process that started it dies, it does the same. What
+it found is in ``result.json``, how it went in ``events.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import platform
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import torch
+
+from selfflow_bench import __version__, stages
+from selfflow_bench.errors import InterruptedRunError, NonFiniteLossError, SuiteError
+from selfflow_bench.events import EventLog
+from selfflow_bench.plan import RunSpec
+from selfflow_bench.training.checkpoint import write_text
+
+RESULT = "result.json"
+LOCK = "lock"
+_VERSIONS = ("accelerate", "datasets", "diffusers", "numpy", "onnxruntime", "torch", "torch-fidelity", "transformers")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run to the end. Exit codes: 0 done, 130 interrupted, 2 or 3 failed with the reason in ``result.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("cache", type=Path)
+    chosen = parser.parse_args(arguments)
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    stop = _stop_on_signals()
+    with (chosen.folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"{chosen.folder}: another process is doing this run", file=sys.stderr)
+            return SuiteError.exit_code
+        spec = RunSpec.model_validate_json(chosen.spec.read_text(encoding="utf-8"))
+        events = EventLog(chosen.folder / "events.jsonl")
+        try:
+            result = _run(spec, chosen.folder, chosen.cache, events, stop)
+        except InterruptedRunError as error:
+            events.write("interrupted", message=str(error))
+            return error.exit_code
+        except Exception as error:
+            traceback.print_exc()
+            result = {"status": "failed", "failure": _failure(error), **_machine()}
+        write_text(chosen.folder / RESULT, json.dumps(result, indent=1, sort_keys=True) + "\n")
+        events.write("result", status=result["status"])
+        events.close()
+        return 0 if result["status"] == "success" else SuiteError.exit_code
+
+
+def _run(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Callable[[], bool]) -> dict[str, Any]:
+    started = time.perf_counter()
+    torch.use_deterministic_algorithms(mode=True)
+    run = stages.set_up(spec, folder, cache, events, stop)
+    cost = stages.count_cost(run)
+    training = stages.train(run)
+    evaluation = stages.evaluate(run, training.ema.model)
+    progress = training.progress
+    return {
+        "status": "success",
+        "curve": progress.rows,
+        "validations": progress.validations,
+        "samples": progress.samples,
+        "train_seconds": progress.seconds,
+        "sitting_seconds": time.perf_counter() - started,
+        "cost": {**cost, "peak_memory_mb": _peak_memory_mb()},
+        **evaluation,
+        **_machine(),
+    }
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    """Whether SIGTERM or SIGINT arrived, or whoever started this process died."""
+    asked: list[int] = []
+    parent = os.getppid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    return lambda: bool(asked) or os.getppid() != parent
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    """The class of a failure, and its message without paths."""
+    if isinstance(error, NonFiniteLossError):
+        kind = "non-finite loss"
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError):
+        kind = "out of memory"
+    elif isinstance(error, SuiteError):
+        kind = "refused at start-up"
+    elif isinstance(error, OSError) and error.errno == 28:
+        kind = "disk full"
+    else:
+        kind = type(error).__name__
+    return {"class": kind, "message": str(error).splitlines()[0] if str(error) else kind}
+
+
+def _machine() -> dict[str, Any]:
+    """What a record says of software and hardware: classes, never names of hosts or users."""
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "selfflow_bench": __version__,
+            **{name: version(name) for name in _VERSIONS},
+        },
+        "hardware": {
+            "cpu": model,
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "accelerator": accelerator,
+            "memory_gb": round(memory, 1),
+        },
+    }
+
+
+def _peak_memory_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What every family must get right at its border: hidden states, teacher exit, sign, clock, sampling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from selfflow_bench.conditioning import TokenTimes
+from selfflow_bench.evaluation.sampling import sample
+from selfflow_bench.flow import noised, per_sample_shape, velocity
+from selfflow_bench.hidden_states import captured_output, output_of_block
+from selfflow_bench.methods.self_flow import SelfFlow, SelfFlowSettings
+from tests.conftest import Tiny, token_mask
+
+
+def test_hidden_states_are_exactly_the_target_tokens(tiny_family: Tiny) -> None:
+    """The states have one row per token, and each row moves with its own patch (before mixing: after block 1)."""
+    batch, family = tiny_family.batch(size=1), tiny_family.family
+    block = family.blocks(tiny_family.transformer)[0]
+
+    def states(latents: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            output = output_of_block(
+                block, lambda: family.predict(tiny_family.transformer, latents, batch.first, batch.conditions)
+            )
+        return family.hidden_tokens(output)
+
+    base = states(batch.latents)
+    assert base.shape[:2] == (1, tiny_family.tokens)
+    for token in range(tiny_family.tokens):
+        one = torch.zeros(1, tiny_family.tokens)
+        one[0, token] = 3.0
+        change = (states(batch.latents + family.spread(one, tiny_family.latent_shape)) - base).norm(dim=-1)[0]
+        assert int(change.argmax()) == token
+
+
+def test_every_block_exits_early_with_the_same_bits(tiny_family: Tiny) -> None:
+    batch, family = tiny_family.batch(), tiny_family.family
+    ran: list[int] = []
+    blocks = family.blocks(tiny_family.transformer)
+    handles = [
+        block.register_forward_hook(lambda *_args, index=index: ran.append(index)) for index, block in enumerate(blocks)
+    ]
+    try:
+        for index, block in enumerate(blocks):
+
+            def forward() -> torch.Tensor:
+                return family.predict(tiny_family.transformer, batch.latents, batch.first, batch.conditions)
+
+            with torch.no_grad():
+                with captured_output(block) as whole:
+                    forward()
+                ran.clear()
+                early = output_of_block(block, forward)
+            assert ran == list(range(index + 1)), "blocks behind the teacher's must not run"
+            assert torch.equal(family.hidden_tokens(whole[0]), family.hidden_tokens(early))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def test_a_block_that_never_runs_is_an_error(tiny_family: Tiny) -> None:
+    with pytest.raises(RuntimeError, match="without running"):
+        output_of_block(torch.nn.Linear(1, 1), lambda: None)
+
+
+def test_teacher_is_at_least_as_clean_as_every_student_token(tiny_family: Tiny) -> None:
+    """Seen in the clocks the two models are really called with, after the family's conversion."""
+    family = tiny_family.family
+    batch = tiny_family.batch(size=4, seed=3)
+    method = SelfFlow(SelfFlowSettings(mask_ratio=0.4, student_block=1, teacher_block=2), family, steps=10)
+    student = method.sigma(batch)
+    assert isinstance(student, TokenTimes)
+    calls: list[torch.Tensor] = []
+    handle = tiny_family.transformer.register_forward_pre_hook(
+        lambda _module, _args, kwargs: calls.append(kwargs["timestep"]), with_kwargs=True
+    )
+    try:
+        method.teacher_tokens(tiny_family.transformer, batch)
+    finally:
+        handle.remove()
+    teacher_time, student_time = calls[0], family.model_time(student.per_token())
+    assert teacher_time.shape == (4,)
+    data, noise = family.model_time(torch.tensor(0.0)), family.model_time(torch.tensor(1.0))
+    nearer = (teacher_time - data).abs()[:, None] <= (student_time - data).abs() + 1e-4
+    assert nearer.all()
+    assert data != noise
+
+
+def test_alignment_of_every_token_reaches_the_student(tiny_family: Tiny) -> None:
+    """The gradient of each single token's alignment term is non-zero in the student, and zero in the teacher."""
+    batch, family = tiny_family.batch(size=2), tiny_family.family
+    method = SelfFlow(SelfFlowSettings(mask_ratio=0.4, student_block=1, teacher_block=2), family, steps=10)
+    times = TokenTimes.mixed(batch.first, batch.second, token_mask(batch.mask_draw))
+    block = family.blocks(tiny_family.transformer)[0]
+    with captured_output(block) as outputs:
+        family.predict(tiny_family.transformer, batch.latents, times, batch.conditions)
+    target = method.teacher_tokens(tiny_family.transformer, batch)
+    assert not target.requires_grad
+    cosine = torch.nn.functional.cosine_similarity(family.hidden_tokens(outputs[0]), target, dim=-1)
+    assert cosine.shape == (2, tiny_family.tokens)
+    weight = next(value for name, value in block.named_parameters() if name.endswith("to_q.weight"))
+    for token in range(tiny_family.tokens):
+        (gradient,) = torch.autograd.grad(cosine[0, token], weight, retain_graph=True)
+        assert gradient.abs().max() > 0, token
+
+
+def _as_output(family, latents: torch.Tensor) -> torch.Tensor:
+    return latents.transpose(1, 2) if family.modality == "audio" else latents
+
+
+class _KnowsTheData(torch.nn.Module):
+    """Answers every call with the velocity that leads to one fixed set of data, in the family's own layout."""
+
+    def __init__(self, family, data: torch.Tensor) -> None:
+        super().__init__()
+        self.family, self.data = family, data
+        self.anchor = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, *, hidden_states: torch.Tensor, timestep: torch.Tensor, return_dict: bool, **_) -> tuple:
+        data = _as_output(self.family, self.data)
+        span = self.family.model_time(torch.tensor(1.0)) - self.family.model_time(torch.tensor(0.0))
+        sigma = (timestep - self.family.model_time(torch.tensor(0.0))) / span
+        sigma = sigma.view(-1, *[1] * (data.ndim - 1)).clamp_min(1e-6)
+        return ((hidden_states - data) / sigma,)
+
+
+def test_sign_and_clock_recover_the_data_in_one_step(tiny_family: Tiny) -> None:
+    """A model that knows the data, called in the family's own clock, leads back to it from any sigma."""
+    family, batch = tiny_family.family, tiny_family.batch()
+    noisy = noised(batch.latents, batch.noise, per_sample_shape(batch.first, batch.latents))
+    predicted = family.predict(_KnowsTheData(family, batch.latents), noisy, batch.first, batch.conditions)
+    torch.testing.assert_close(predicted, velocity(batch.latents, batch.noise), rtol=0, atol=1e-3)
+    recovered = noisy - per_sample_shape(batch.first, noisy) * predicted
+    torch.testing.assert_close(recovered, batch.latents, rtol=0, atol=1e-5)
+
+
+def test_the_familys_scheduler_ends_at_the_data(tiny_family: Tiny) -> None:
+    batch = tiny_family.batch(size=2)
+    model = _KnowsTheData(tiny_family.family, batch.latents)
+    made = sample(
+        tiny_family.family,
+        model,
+        batch.conditions,
+        tiny_family.latent_shape,
+        steps=20,
+        shift=1.0,
+        batch=2,
+        seed=1,
+    )
+    torch.testing.assert_close(made, batch.latents, rtol=0, atol=0.02)
+
+
+def test_samples_do_not_depend_on_the_batch_size(tiny_family: Tiny) -> None:
+    batch = tiny_family.batch(size=4)
+    made = [
+        sample(
+            tiny_family.family,
+            tiny_family.transformer,
+            batch.conditions,
+            tiny_family.latent_shape,
+            steps=3,
+            shift=1.0,
+            batch=size,
+            seed=5,
+        )
+        for size in (4, 2)
+    ]
+    torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-4)
