@@ -1,0 +1,66 @@
+"""The board's files: results/README.md between its markers and results/leaderboard.json.
+
+Written under a lock with the records read inside it, so of two processes that finish together the later one sees both
+records. Knows nothing of the board's content.
+"""
+
+import difflib
+import json
+from pathlib import Path
+
+from selfflow_bench.errors import SuiteError
+from selfflow_bench.results.atomic_files import folder_lock, replace_text
+from selfflow_bench.results.leaderboard import Board, build
+from selfflow_bench.results.leaderboard_markdown import markdown
+from selfflow_bench.results.record_files import read_all
+
+BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
+README, DATA = "README.md", "leaderboard.json"
+_NEW_README = f"""# Results
+
+One record per run lies under `records/`; the board below is generated from them, do not edit it by hand.
+
+{BEGIN}
+{END}
+"""
+
+
+def update(root: Path, deadline_s: float = 30.0) -> Board:
+    """Bring both files of the results folder `root` up to its records; the board.
+
+    Raises SuiteError where the README has lost its markers, BusyError where another process holds the folder too long.
+    """
+    with folder_lock(root, deadline_s):
+        board, wanted = _wanted(root)
+        for path, text in wanted.items():
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                replace_text(path, text)
+    return board
+
+
+def check(root: Path) -> list[str]:
+    """What differs between the files and the records, as lines of a unified diff; empty if nothing does."""
+    _, wanted = _wanted(root)
+    drift: list[str] = []
+    for path, text in wanted.items():
+        found = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = difflib.unified_diff(
+            found.splitlines(), text.splitlines(), f"{path.name} as it is", f"{path.name} from the records", lineterm=""
+        )
+        drift += lines
+    return drift
+
+
+def _wanted(root: Path) -> tuple[Board, dict[Path, str]]:
+    board = build(read_all(root))
+    readme = root / README
+    text = readme.read_text(encoding="utf-8") if readme.exists() else _NEW_README
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise SuiteError(f"{readme}: needs the lines {BEGIN} and {END}, once each and in this order. Put them back.")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    data = json.dumps(board.as_dict(), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return board, {
+        readme: f"{before}{BEGIN}\n\n{markdown(board)}\n{END}{after}",
+        root / DATA: data,
+    }

@@ -1,0 +1,123 @@
+"""The board as Markdown. Knows nothing of records and files: it writes down a `Board`."""
+
+from selfflow_bench.results.comparison import Arm, Comparison, Difference, Score
+from selfflow_bench.results.leaderboard import Board, Listed, leaders
+from selfflow_bench.results.wording import (
+    metric_kind,
+    metric_title,
+    number,
+    percent,
+    seconds,
+    signed,
+    spread,
+    times,
+    verdict,
+)
+
+
+def markdown(board: Board) -> str:
+    """The generated part of results/README.md."""
+    parts = [_table(table, board) for table in board.tables] or ["No records yet."]
+    parts.append(_apart("Open: run with overrides, never ranked", board.open))
+    parts.append(_apart("Superseded: made with an older recipe or protocol", board.superseded))
+    parts.append(_not_counted(board))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(table: Comparison, board: Board) -> str:
+    metrics = table.metrics
+    head = ["method", "seeds", *(metric_kind(name) for name in metrics)]
+    head += ["samples", "training time", "step FLOPs", "step time", "failed"]
+    rows = [_arm(table.arms[index], metrics) for index in leaders(table)]
+    parts = [
+        f"### {table.recipe}, {table.tier}",
+        f"Protocol {table.protocol}; digests {table.recipe_digest[:12]} (recipe) and {table.protocol_digest[:12]} "
+        "(protocol). Mean ± standard deviation over seeds; lower is better.",
+        _grid(head, rows),
+        _notes(table),
+    ]
+    if table.differences:
+        head = ["method", "metric", "difference", "95 % interval", "relative", "verdict", "n", "correlation"]
+        parts += [
+            "Paired differences to vanilla, seed by seed:",
+            _grid(head, [_difference(d) for d in table.differences]),
+        ]
+    runs = {run for arm in table.arms for run in arm.failed}
+    if runs:
+        parts.append(
+            "Failed: " + "; ".join(f"{f.run_id} ({f.status}: {f.kind})" for f in board.failed if f.run_id in runs)
+        )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _arm(arm: Arm, metrics: tuple[str, ...]) -> list[str]:
+    cells = [_score(arm.scores.get(name)) for name in metrics]
+    seeds = f"{len(arm.seeds)}" + (f" (+{arm.repeats} repeats, not counted)" if arm.repeats else "")
+    samples = "–" if arm.samples is None else f"{arm.samples:,}"
+    cost = [times(arm.flops_over_baseline), times(arm.time_over_baseline)]
+    return [arm.label, seeds, *cells, samples, seconds(arm.train_s), *cost, str(len(arm.failed))]
+
+
+def _score(score: Score | None) -> str:
+    if score is None or score.mean is None:
+        return f"– ({score.reason})" if score is not None and score.reason else "–"
+    spread_text = f" ± {spread(score.sd)}" if score.sd is not None else " (n = 1)"
+    floor = f", floor {number(score.floor, 2)}" if score.floor is not None else ""
+    return number(score.mean) + spread_text + floor
+
+
+def _notes(table: Comparison) -> str:
+    lines = []
+    for name in table.metrics:
+        scores = [arm.scores[name] for arm in table.arms if name in arm.scores]
+        if scores[0].network is None:
+            continue
+        line = f"- {metric_title(name)}: {scores[0].media} generated against as many real"
+        untrained = next((score.untrained for score in scores if score.untrained is not None), None)
+        if untrained is not None:
+            line += f"; untrained weights {number(untrained)}"
+        if scores[0].rank_deficient:
+            line += "; fewer media than features, so biased upwards (as its floor shows)"
+        lines.append(line + ".")
+    return "\n".join(lines)
+
+
+def _difference(difference: Difference) -> list[str]:
+    paired = difference.paired
+    interval = "–" if paired.low is None else f"{signed(paired.low)} to {signed(paired.high)}"
+    correlation = "–" if paired.correlation is None else f"{paired.correlation:.2f}"
+    cells = [
+        metric_kind(difference.metric),
+        signed(paired.mean),
+        interval,
+        percent(paired.mean_percent),
+        verdict(paired),
+    ]
+    return [difference.label, *cells, str(paired.n), correlation]
+
+
+def _apart(title: str, listed: tuple[Listed, ...]) -> str:
+    if not listed:
+        return ""
+    rows = []
+    for one in listed:
+        changed = ", ".join(f"{key} = {value}" for key, value in sorted(one.overrides.items()))
+        scores = ", ".join(f"{metric_title(name)} {number(value)}" for name, value in one.scores.items())
+        rows.append([one.run_id, one.recipe, one.tier, one.label, str(one.seed), changed or "–", scores or "–"])
+    return f"### {title}\n\n" + _grid(["run", "recipe", "tier", "method", "seed", "overrides", "scores"], rows)
+
+
+def _not_counted(board: Board) -> str:
+    lines = []
+    if board.smoke:
+        lines.append(f"- Smoke runs, which show that the path works and are never ranked: {board.smoke}.")
+    lines += [f"- Invalidated: {run} ({reason})." for run, reason in board.invalidated.items()]
+    lines += [f"- Damaged and not counted: {one.path} ({one.problem})" for one in board.damaged]
+    return "### Not counted\n\n" + "\n".join(lines) if lines else ""
+
+
+def _grid(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )

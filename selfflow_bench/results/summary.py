@@ -1,0 +1,127 @@
+"""The comparison that a run ends with, for a terminal of 80 columns, with or without colours. JSON: `as_dict`.
+
+Knows nothing of how records are read or compared.
+"""
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from selfflow_bench.results.comparison import BASELINE, Arm, Comparison, Difference, Score
+from selfflow_bench.results.statistics import BETTER, ONE_SEED, WORSE
+from selfflow_bench.results.wording import (
+    metric_kind,
+    metric_title,
+    number,
+    percent,
+    seconds,
+    signed,
+    spread,
+    times,
+    verdict,
+)
+
+_STYLES = {BETTER: "bold green", WORSE: "bold red", ONE_SEED: "yellow"}
+_ASCII = str.maketrans({"±": "+-", "–": "-", "×": "x", "é": "e"})
+
+
+def print_summary(comparison: Comparison, console: Console) -> None:
+    """Print one table per method, or vanilla's alone, with what is needed to read it below."""
+    console.print(_summary(comparison, ascii_only=console.options.ascii_only), soft_wrap=False)
+
+
+def _summary(comparison: Comparison, *, ascii_only: bool) -> RenderableType:
+    base = next((arm for arm in comparison.arms if arm.label == BASELINE), None)
+    others = [arm for arm in comparison.arms if arm is not base]
+    parts: list[RenderableType] = [Text(f"{comparison.recipe}, {comparison.tier}", style="bold")]
+    for arm in others or ([base] if base else []):
+        differences = {d.metric: d for d in comparison.differences if d.label == arm.label}
+        parts.append(_table(comparison, base if others else None, arm, differences, ascii_only=ascii_only))
+    parts += [Text(_plain(line, ascii_only)) for line in _notes(comparison, base, others)]
+    return Group(*parts)
+
+
+def _table(
+    comparison: Comparison, base: Arm | None, arm: Arm, differences: dict[str, Difference], *, ascii_only: bool
+) -> Table:
+    table = Table(box=box.ASCII2 if ascii_only else box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    heads = ["", *([base.label] if base else []), arm.label, *(["difference"] if base else []), "floor"]
+    for index, head in enumerate(heads):
+        table.add_column(
+            head.replace(".", "\n."),
+            justify="left" if index == 0 else "right",
+            no_wrap=head == "difference",
+            overflow="fold",
+        )
+    if base:
+        table.add_column("verdict", min_width=11)
+    for name in comparison.metrics:
+        score, difference = arm.scores.get(name), differences.get(name)
+        cells = [metric_kind(name), *([_score(base.scores.get(name))] if base else []), _score(score)]
+        cells += [_difference(difference)] if base else []
+        cells.append(number(score.floor, 2) if score else "–")
+        row = [Text(_plain(cell, ascii_only)) for cell in cells]
+        if base:
+            row.append(_verdict(difference, ascii_only))
+        table.add_row(*row)
+    last = [
+        ("training time", seconds(base.train_s) if base else "", seconds(arm.train_s), times(arm.time_over_baseline)),
+        ("step FLOPs", times(1.0), times(arm.flops_over_baseline), ""),
+    ]
+    for title, first, second, third in last:
+        cells = [title, *([first] if base else []), second, *([third] if base else []), ""]
+        if second != "–":
+            table.add_row(*(Text(_plain(cell, ascii_only)) for cell in cells))
+    return table
+
+
+def _notes(comparison: Comparison, base: Arm | None, others: list[Arm]) -> list[str]:
+    arms = [arm for arm in (base, *others) if arm]
+    lines = []
+    for name in comparison.metrics:
+        score = next(arm.scores[name] for arm in arms if name in arm.scores)
+        if score.network:
+            line = f"{metric_title(name)}, n = {score.media}"
+            line += f"; untrained {number(score.untrained)}" if score.untrained is not None else ""
+            line += "; n below its dimension, biased upwards" if score.rank_deficient else ""
+            lines.append(line)
+    pairs = max((difference.paired.n for difference in comparison.differences), default=0)
+    if pairs:
+        kept = "difference: method minus vanilla, same seed"
+        lines.append(f"{kept}; {'1 seed' if pairs == 1 else f'{pairs} seeds, 95 % interval below it'}.")
+    lines.append("Lower is better; floor: real media against real media.")
+    failed = [run for arm in arms for run in arm.failed]
+    if failed:
+        lines.append(f"Failed runs: {', '.join(failed)}")
+    if comparison.overrides:
+        lines.append("Made with overrides: recorded as open, never ranked.")
+    return lines
+
+
+def _score(score: Score | None) -> str:
+    if score is None or score.mean is None:
+        return score.reason or "–" if score else "–"
+    return number(score.mean) + (f"\n± {spread(score.sd)}" if score.sd is not None else "")
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None or difference.paired.mean is None:
+        return "–"
+    paired = difference.paired
+    text = (
+        f"{signed(paired.mean)} ({percent(paired.mean_percent)})"
+        if paired.mean_percent is not None
+        else signed(paired.mean)
+    )
+    return text if paired.low is None else f"{text}\n{signed(paired.low)} to {signed(paired.high)}"
+
+
+def _verdict(difference: Difference | None, ascii_only: bool) -> Text:
+    if difference is None:
+        return Text("")
+    return Text(_plain(verdict(difference.paired), ascii_only), style=_STYLES.get(difference.paired.verdict, ""))
+
+
+def _plain(text: str, ascii_only: bool) -> str:
+    return text.translate(_ASCII) if ascii_only else text
