@@ -175,7 +175,7 @@ def _arm(label: str, settings: str, records: list[Record], chosen: dict[int, Rec
 def _score(name: str, records: list[Record]) -> Score:
     found = [record.scores.get(name, Metric(value=None, reason="not in the record")) for record in records]
     values = [metric.value for metric in found if metric.value is not None]
-    started = [record.untrained[name].value for record in records if name in record.untrained]
+    started = [record.untrained_scores[name].value for record in records if name in record.untrained_scores]
     reasons = [metric.reason for metric in found if metric.reason]
     return Score(
         n=len(values),

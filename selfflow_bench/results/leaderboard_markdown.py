@@ -3,7 +3,6 @@
 from selfflow_bench.results.comparison import Arm, Comparison, Difference, Score
 from selfflow_bench.results.leaderboard import Board, Listed, leaders
 from selfflow_bench.results.wording import (
-    metric_kind,
     metric_title,
     number,
     percent,
@@ -26,17 +25,19 @@ def markdown(board: Board) -> str:
 
 def _table(table: Comparison, board: Board) -> str:
     metrics = table.metrics
-    head = ["method", "seeds", *(metric_kind(name) for name in metrics)]
+    head = ["method", "seeds", *(metric_title(name) for name in metrics)]
     head += ["samples", "training time", "step FLOPs", "step time", "failed"]
     rows = [_arm(table.arms[index], metrics) for index in leaders(table)]
     parts = [
         f"### {table.recipe}, {table.tier}",
         f"Protocol {table.protocol}; digests {table.recipe_digest[:12]} (recipe) and {table.protocol_digest[:12]} "
-        "(protocol). Mean ± standard deviation over seeds; lower is better.",
+        "(protocol). Mean ± standard deviation over seeds; lower is better. Floor: real media against real media.",
         _grid(head, rows),
         _notes(table),
     ]
     if table.differences:
+        # Said here because a table in order looks like a ranking.
+        parts.append("The rows are ordered by KID; only the verdicts tell a difference from noise, each by itself.")
         head = ["method", "metric", "difference", "95 % interval", "relative", "verdict", "n", "correlation"]
         parts += [
             "Paired differences to vanilla, seed by seed:",
@@ -70,15 +71,14 @@ def _notes(table: Comparison) -> str:
     lines = []
     for name in table.metrics:
         scores = [arm.scores[name] for arm in table.arms if name in arm.scores]
-        if scores[0].network is None:
-            continue
-        line = f"- {metric_title(name)}: {scores[0].media} generated against as many real"
+        facts = [f"{scores[0].media} generated against as many real"] if scores[0].network else []
         untrained = next((score.untrained for score in scores if score.untrained is not None), None)
         if untrained is not None:
-            line += f"; untrained weights {number(untrained)}"
+            facts.append(f"untrained weights {number(untrained)}")
         if scores[0].rank_deficient:
-            line += "; fewer media than features, so biased upwards (as its floor shows)"
-        lines.append(line + ".")
+            facts.append("fewer media than features, so biased upwards (as its floor shows)")
+        if facts:
+            lines.append(f"- {metric_title(name)}: {'; '.join(facts)}.")
     return "\n".join(lines)
 
 
@@ -87,7 +87,7 @@ def _difference(difference: Difference) -> list[str]:
     interval = "–" if paired.low is None else f"{signed(paired.low)} to {signed(paired.high)}"
     correlation = "–" if paired.correlation is None else f"{paired.correlation:.2f}"
     cells = [
-        metric_kind(difference.metric),
+        metric_title(difference.metric),
         signed(paired.mean),
         interval,
         percent(paired.mean_percent),

@@ -177,6 +177,13 @@ class Record(_Part):
             return dict(self.metrics)
         return {VALIDATION_LOSS: Metric(value=self.validations[-1].loss), **self.metrics}
 
+    @property
+    def untrained_scores(self) -> dict[str, Metric]:
+        """The same of the weights the run started from, as far as they were measured."""
+        if not self.validations or self.validations[0].samples > 0:
+            return dict(self.untrained)
+        return {VALIDATION_LOSS: Metric(value=self.validations[0].loss), **self.untrained}
+
 
 def _numbers(value: Any, where: str = "") -> list[tuple[str, float]]:
     if isinstance(value, float):

@@ -81,8 +81,8 @@ def _notes(comparison: Comparison, base: Arm | None, others: list[Arm]) -> list[
     lines = []
     for name in comparison.metrics:
         score = next(arm.scores[name] for arm in arms if name in arm.scores)
-        if score.network:
-            line = f"{metric_title(name)}, n = {score.media}"
+        if score.network or score.untrained is not None:
+            line = metric_title(name) + (f", n = {score.media}" if score.network else "")
             line += f"; untrained {number(score.untrained)}" if score.untrained is not None else ""
             line += "; n below its dimension, biased upwards" if score.rank_deficient else ""
             lines.append(line)

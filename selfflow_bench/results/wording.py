@@ -41,8 +41,8 @@ def signed(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """Two significant digits with a sign, "+2.2 %"."""
-    if value is None:
-        return "–"
+    if not value:
+        return "–" if value is None else "0 %"
     return f"{value:+.{0 if abs(value) >= 10 else 1 if abs(value) >= 1 else 2}f} %"
 
 
