@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from selfflow_bench.errors import FieldError
 from selfflow_bench.evaluation.features import efficientnet_lite0
 
-NAME = "efficientnet-lite0-block10-frames-448"
+NAME = "efficientnet-lite0-block10-112-frame-statistics"
 WEIGHTS = (1.0, 4.5, 7.0, 4.5)
 
 
