@@ -59,7 +59,7 @@ def test_the_schema_refuses_unknown_fields_and_wrong_types_by_their_place() -> N
 
 @pytest.mark.parametrize(
     "text",
-    ["/tmp/x", "see /work/main/selfflow_bench/run.py line 3", "File '/a/b'", "~/runs/x", "C:\\Users\\x", "file:///a/b"],
+    ["/tmp/x", "see /srv/project/run.py line 3", "File '/a/b'", "~/runs/x", "C:\\Users\\x", "file:///a/b"],
 )
 def test_absolute_paths_are_refused_wherever_they_stand(text: str) -> None:
     assert path_in(text)
