@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from selfflow_bench.families.base import Family
 from selfflow_bench.methods.base import Batch, Method
 
-
 Shape = Sequence[int]
 
 
@@ -65,7 +64,7 @@ def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> Ste
         heads = method.heads(width)
     size = batch.latents.shape[0]
     forward = _counted(lambda: _forward(family, teacher, batch))
-    whole = _counted(lambda: method.step(transformer, heads, teacher, batch, step).loss.backward())  # type: ignore[no-untyped-call]
+    whole = _counted(method.step(transformer, heads, teacher, batch, step).loss.backward)  # type: ignore[no-untyped-call]
     parameters = sum(value.numel() for value in transformer.parameters())
     return StepCost(whole / size, forward / size, parameters)
 

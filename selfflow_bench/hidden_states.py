@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 
-class _BlockReached(Exception):
+class _BlockReached(Exception):  # noqa: N818 - no error: how a forward ends early
     """Carries a block's output out of a forward that need not go on."""
 
     def __init__(self, output: Any) -> None:

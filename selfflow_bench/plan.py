@@ -6,7 +6,6 @@ it initial weights, data order, noise, timesteps and condition dropout.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,14 @@ from selfflow_bench.recipe import (
     field_error,
     load_protocol,
     load_recipe,
+    method_labels,
     method_settings,
     protocol_digest,
     recipe_digest,
+    version_of,
 )
 from selfflow_bench.registry import family_class, method_class
-
-SEED_DERIVATION = "first 8 bytes, big endian, halved, of sha256('<recipe digest>/<index>')"
+from selfflow_bench.seeds import derive_seed
 
 
 class Named(BaseModel):
@@ -93,12 +93,6 @@ class Plan(BaseModel):
     runs: tuple[RunSpec, ...]
 
 
-def derive_seed(recipe_digest_hex: str, index: int) -> int:
-    """The seed of a run: see `SEED_DERIVATION`. 63 bits."""
-    value = hashlib.sha256(f"{recipe_digest_hex}/{index}".encode()).digest()
-    return int.from_bytes(value[:8], "big") >> 1
-
-
 def make_plan(
     places: Places,
     name: str,
@@ -152,7 +146,7 @@ def make_plan(
                     method=label.partition(".")[0],
                     label=label,
                     settings=settings,
-                    settings_digest=digest(method_settings(where.path, recipe, tier, label)),
+                    settings_digest=digest(settings),
                     seed_index=index,
                     seed=derive_seed(named_recipe.digest, index),
                     overrides=changed,
@@ -160,6 +154,27 @@ def make_plan(
                 )
             )
     return Plan(recipe=named_recipe, protocol=named_protocol, tier=tier, runs=tuple(runs))
+
+
+def lock_entries(places: Places) -> dict[str, dict[str, Any]]:
+    """The digests of every recipe, protocol and method's resolved settings, as `recipes/lock.json` holds them.
+
+    A change of a default in the code moves a method's digest as much as a change in a file.
+    """
+    recipes: dict[str, Any] = {}
+    methods: dict[str, Any] = {}
+    protocols: dict[str, Any] = {}
+    for path in sorted(places.recipes.glob("*/v*.toml")):
+        where, recipe = load_recipe(places.recipes, path.parent.name, version_of(path))
+        recipes[str(where)], methods[str(where)] = {}, {}
+        for tier in sorted(recipe.tiers):
+            plan = make_plan(places, str(where), tier=tier, labels=method_labels(recipe))
+            recipes[str(where)][tier] = plan.recipe.digest
+            methods[str(where)][tier] = {run.label: run.settings_digest for run in plan.runs}
+    for path in sorted(places.recipes.glob("protocols/*/v*.toml")):
+        reference = f"{path.parent.name}@{version_of(path)}"
+        protocols[reference] = protocol_digest(load_protocol(places.recipes, reference)[1])
+    return {"methods": methods, "protocols": protocols, "recipes": recipes}
 
 
 def _check_transformer(path: Path, recipe: Recipe, tier: RecipeTier, protocol: Protocol) -> int:

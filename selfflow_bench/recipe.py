@@ -141,7 +141,7 @@ Model = TypeVar("Model", Recipe, Protocol)
 
 def load_recipe(root: Path, name: str, version: int | None = None) -> tuple[Versioned, Recipe]:
     """A recipe by name, its newest version unless one is given. Raises FieldError and DamagedFileError."""
-    where = _find(root, "recipe", name, version, [path for path in recipe_names(root)])
+    where = _find(root, "recipe", name, version, list(recipe_names(root)))
     recipe = _parse(where.path, Recipe)
     if recipe.family not in names("families"):
         raise FieldError(
@@ -257,26 +257,6 @@ def protocol_digest(protocol: Protocol) -> str:
     return digest(protocol.model_dump(mode="json", exclude={"summary", "budget"}))
 
 
-def lock_entries(root: Path) -> dict[str, dict[str, Any]]:
-    """The digests of every version file in a recipes folder, as `recipes/lock.json` holds them."""
-    recipes: dict[str, Any] = {}
-    methods: dict[str, Any] = {}
-    for path in sorted(root.glob("*/v*.toml")):
-        where, recipe = load_recipe(root, path.parent.name, _version_of(path))
-        recipes[str(where)] = {tier: recipe_digest(recipe, tier) for tier in sorted(recipe.tiers)}
-        methods[str(where)] = {
-            tier: {label: digest(method_settings(path, recipe, tier, label)) for label in method_labels(recipe)}
-            for tier in sorted(recipe.tiers)
-        }
-    protocols = {
-        f"{path.parent.name}@{_version_of(path)}": protocol_digest(
-            load_protocol(root, f"{path.parent.name}@{_version_of(path)}")[1]
-        )
-        for path in sorted(root.glob("protocols/*/v*.toml"))
-    }
-    return {"methods": methods, "protocols": protocols, "recipes": recipes}
-
-
 def read_lock(root: Path) -> dict[str, dict[str, Any]]:
     """`recipes/lock.json`. Raises DamagedFileError where it is missing or no JSON object."""
     path = root / "lock.json"
@@ -289,32 +269,33 @@ def read_lock(root: Path) -> dict[str, dict[str, Any]]:
     return lock
 
 
-def _method_tables(recipe: Recipe) -> list[dict[str, dict[str, Any]]]:
-    return [recipe.methods, *(tier.methods for tier in recipe.tiers.values())]
-
-
-def _version_of(path: Path) -> int:
+def version_of(path: Path) -> int:
+    """The version a file name says. Raises SuiteError where it says none."""
     matched = re.fullmatch(r"v([1-9][0-9]*)\.toml", path.name)
     if not matched:
         raise SuiteError(f"{path}: a version file is called v1.toml, v2.toml and so on. Rename it.")
     return int(matched.group(1))
 
 
+def _method_tables(recipe: Recipe) -> list[dict[str, dict[str, Any]]]:
+    return [recipe.methods, *(tier.methods for tier in recipe.tiers.values())]
+
+
 def _find(folder: Path, kind: str, name: str, version: int | None, known: typing.Sequence[str]) -> Versioned:
-    paths = sorted((folder / name).glob("v*.toml"), key=_version_of)
+    paths = sorted((folder / name).glob("v*.toml"), key=version_of)
     if name not in known or not paths:
         raise FieldError(folder, kind, name, f"no such {kind}", f"There are: {', '.join(known) or 'none'}.")
     if version is None:
-        return Versioned(name=name, version=_version_of(paths[-1]), path=paths[-1])
+        return Versioned(name=name, version=version_of(paths[-1]), path=paths[-1])
     for path in paths:
-        if _version_of(path) == version:
+        if version_of(path) == version:
             return Versioned(name=name, version=version, path=path)
     raise FieldError(
         folder / name,
         "version",
         version,
         f"no such version of the {kind}",
-        f"There are: {', '.join(str(_version_of(path)) for path in paths)}.",
+        f"There are: {', '.join(str(version_of(path)) for path in paths)}.",
     )
 
 

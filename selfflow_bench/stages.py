@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.canonical import digest
 from selfflow_bench.cost import meta_batch, step_cost
 from selfflow_bench.data import sources
@@ -34,7 +35,6 @@ from selfflow_bench.plan import RunSpec
 from selfflow_bench.randomness import key
 from selfflow_bench.registry import family_class, method_class
 from selfflow_bench.training.batches import Batches
-from selfflow_bench.training.checkpoint import write_text
 from selfflow_bench.training.loop import Training
 
 SHOWN_SAMPLES = 32
@@ -63,7 +63,8 @@ class Run:
 def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Callable[[], bool]) -> Run:
     """Check the data against the protocol, prepare it, and make the family and method."""
     data = spec.conditions.data
-    for split, wanted in (("train", data.train_sha256), ("validation", data.validation_sha256)):
+    expected: dict[sources.SplitName, str] = {"train": data.train_sha256, "validation": data.validation_sha256}
+    for split, wanted in expected.items():
         found = sources.digest(data.source, split)
         if found != wanted:
             raise FieldError(
@@ -157,7 +158,7 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, Any]:
         run.events.write("stage", name="evaluate untrained weights")
         start_media, _ = generate(run, initial_transformer(run.spec, run.family).to(next(model.parameters()).device))
         untrained.parent.mkdir(parents=True, exist_ok=True)
-        write_text(untrained, json.dumps(distances(run, start_media)))
+        replace_text(untrained, json.dumps(distances(run, start_media)))
     return {"metrics": metrics, "untrained": json.loads(untrained.read_text(encoding="utf-8"))}
 
 

@@ -29,10 +29,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import torch
 
 from selfflow_bench import __version__, stages
+from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.errors import InterruptedRunError, NonFiniteLossError, SuiteError
 from selfflow_bench.events import EventLog
 from selfflow_bench.plan import RunSpec
-from selfflow_bench.training.checkpoint import write_text
 
 RESULT = "result.json"
 LOCK = "lock"
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         except Exception as error:
             traceback.print_exc()
             result = {"status": "failed", "failure": _failure(error), **_machine()}
-        write_text(chosen.folder / RESULT, json.dumps(result, indent=1, sort_keys=True) + "\n")
+        replace_text(chosen.folder / RESULT, json.dumps(result, indent=1, sort_keys=True) + "\n")
         events.write("result", status=result["status"])
         events.close()
         return 0 if result["status"] == "success" else SuiteError.exit_code

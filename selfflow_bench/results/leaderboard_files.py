@@ -8,8 +8,8 @@ import difflib
 import json
 from pathlib import Path
 
+from selfflow_bench.atomic_files import folder_lock, replace_text
 from selfflow_bench.errors import SuiteError
-from selfflow_bench.results.atomic_files import folder_lock, replace_text
 from selfflow_bench.results.leaderboard import Board, build
 from selfflow_bench.results.leaderboard_markdown import markdown
 from selfflow_bench.results.record_files import read_all

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from selfflow_bench.atomic_files import replace_file
 from selfflow_bench.errors import FieldError
-from selfflow_bench.results.atomic_files import replace_file
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from selfflow_bench.results.atomic_files import replace_file
+from selfflow_bench.atomic_files import replace_file
 from selfflow_bench.results.comparison import BASELINE
 from selfflow_bench.results.record import Record
 

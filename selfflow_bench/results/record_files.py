@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from selfflow_bench.atomic_files import create_text, folder_lock, replace_text
 from selfflow_bench.errors import DamagedFileError, SuiteError
-from selfflow_bench.results.atomic_files import create_text, folder_lock, replace_text
 from selfflow_bench.results.privacy import machine_name_in, strings
 from selfflow_bench.results.record import Record
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.errors import DamagedFileError
 
 POINTER = "checkpoint.json"
@@ -32,7 +33,7 @@ def save(folder: Path, state: dict[str, Any], samples: int, run_key: str) -> Non
     sha256 = _sha256(temporary)
     temporary.replace(folder / name)
     pointer = {"file": name, "run_key": run_key, "samples": samples, "sha256": sha256}
-    write_text(folder / POINTER, json.dumps(pointer, indent=1, sort_keys=True) + "\n")
+    replace_text(folder / POINTER, json.dumps(pointer, indent=1, sort_keys=True) + "\n")
     for old in folder.glob("checkpoint-*.pt"):
         if old.name != name:
             old.unlink()
@@ -56,16 +57,6 @@ def load(folder: Path, run_key: str) -> dict[str, Any] | None:
         raise DamagedFileError(f"{path}: missing or damaged (sha256 differs). Delete {folder} to start over.")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file as a whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -17,8 +17,8 @@ class Ema:
     def __init__(self, source: nn.Module, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(source).float().eval().requires_grad_(False)
-        self._shadow: list[Tensor] = [value for value in self.model.parameters()]
-        self._source: list[Tensor] = [value for value in source.parameters()]
+        self._shadow: list[Tensor] = list(self.model.parameters())
+        self._source: list[Tensor] = list(source.parameters())
 
     @torch.no_grad()
     def update(self) -> None:

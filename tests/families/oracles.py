@@ -45,7 +45,7 @@ def wan(model, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
 def ace_step(model, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
     """The block loop with ``temb`` per token; masks and rotary tables made here."""
     frames = latents.transpose(1, 2)
-    batch, length, channels = frames.shape
+    batch, length, _channels = frames.shape
     silence, chunk = torch.zeros_like(frames), torch.ones_like(frames)
     hidden = model.proj_in_conv(torch.cat([silence, chunk, frames], -1).transpose(1, 2)).transpose(1, 2)
     tokens = hidden.shape[1]

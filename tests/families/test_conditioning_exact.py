@@ -11,7 +11,6 @@ from selfflow_bench.conditioning import TokenTimes
 from tests.conftest import Tiny, token_mask
 from tests.families.oracles import ORACLES
 
-
 COMPUTES_IN_FLOAT32 = {"wan"}
 """Their blocks cast to float32 whatever the weights are, so float64 brings no more digits."""
 

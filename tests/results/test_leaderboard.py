@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from record_factory import KID, record, record_content
 
+from selfflow_bench.atomic_files import BusyError, folder_lock
 from selfflow_bench.errors import SuiteError
-from selfflow_bench.results.atomic_files import BusyError, folder_lock
 from selfflow_bench.results.comparison import compare
 from selfflow_bench.results.leaderboard import build
 from selfflow_bench.results.leaderboard_files import BEGIN, END, check, update
@@ -177,7 +177,7 @@ def test_two_processes_finishing_at_once_lose_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_held_by_another_process_is_given_up_at_the_deadline_and_freed_by_its_death(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from selfflow_bench.results.atomic_files import folder_lock\n"
+        "import sys, time; from pathlib import Path; from selfflow_bench.atomic_files import folder_lock\n"
         "with folder_lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(600)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)

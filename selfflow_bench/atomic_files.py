@@ -1,4 +1,4 @@
-"""Whole files or none: writing under a results folder where others may write at the same time.
+"""Whole files or none: writing where others may write, or die, at the same time.
 
 Knows nothing of what the files hold.
 """

@@ -1,0 +1,193 @@
+"""What a Self-Flow step costs against a vanilla one: counted FLOPs, and times interleaved in one process.
+
+Beside the suite's own step it times what others do: one conditioning row per token, and a teacher run to its end. A
+measurement, not a test: ratios on this machine now.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from selfflow_bench.conditioning import LevelRows, TokenLevels, TokenTimes
+from selfflow_bench.cost import meta_batch, step_cost
+from selfflow_bench.data.codecs import codec_from
+from selfflow_bench.families.base import Family
+from selfflow_bench.flow import TimestepDistribution
+from selfflow_bench.hidden_states import captured_output
+from selfflow_bench.methods.base import Batch, Method
+from selfflow_bench.methods.self_flow import SelfFlow
+from selfflow_bench.places import Places
+from selfflow_bench.plan import RunSpec, make_plan
+from selfflow_bench.registry import family_class, method_class
+from selfflow_bench.training.batches import Batches
+from selfflow_bench.training.ema import Ema
+
+_MEDIA_SHAPES = {"image": (32, 32, 3), "video": (16, 32, 32, 3), "audio": (8192,)}
+_TEXT_CHANNELS = 384
+
+
+class _PerTokenTimes(TokenTimes):
+    """The same times with a level, and so a conditioning row, for every token: what others pay."""
+
+    def rows(self) -> LevelRows:
+        batch, tokens = self.levels.level.shape
+        every = torch.arange(tokens, device=self.times.device).expand(batch, tokens)
+        return LevelRows(self.per_token().t().flatten(), TokenLevels.of(every, tokens))
+
+
+class _PerTokenRows(SelfFlow):
+    """Self-Flow as trainers do it that run the modulation once per token."""
+
+    def sigma(self, batch: Batch) -> Tensor | TokenTimes:
+        times = super().sigma(batch)
+        assert isinstance(times, TokenTimes)
+        return _PerTokenTimes(times.times, times.levels)
+
+
+class _FullTeacher(SelfFlow):
+    """Self-Flow as trainers do it that run the teacher to its end."""
+
+    def teacher_tokens(self, teacher: nn.Module, batch: Batch) -> Tensor:
+        cleaner = torch.minimum(batch.first, batch.second)
+        view = torch.lerp(batch.latents, batch.noise, cleaner.view(-1, *[1] * (batch.latents.ndim - 1)))
+        block = self.family.blocks(teacher)[(self.settings.teacher_block or 0) - 1]
+        with torch.no_grad(), captured_output(block) as outputs:
+            self.family.predict(teacher, view, cleaner, batch.conditions)
+        return self.family.hidden_tokens(outputs[0])
+
+
+def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
+    """Time interleaved training steps of a recipe's micro tier, and count their FLOPs.
+
+    Returns:
+        per kind of step: FLOPs and median milliseconds, both over vanilla's; the floor; the share of a step outside
+        forward, backward and optimizer.
+    """
+    plan = make_plan(places, recipe, tier="micro")
+    vanilla, self_flow = plan.runs[0], plan.runs[1]
+    torch.set_num_threads(vanilla.conditions.training.threads)
+    torch.manual_seed(0)
+    family = family_class(vanilla.family)(vanilla.transformer)
+    shape = codec_from(vanilla.codec).latent_shape(_MEDIA_SHAPES[family.modality])
+    kinds: dict[str, tuple[RunSpec, type[Method]]] = {
+        "vanilla": (vanilla, method_class("vanilla")),
+        "self_flow": (self_flow, SelfFlow),
+        "one row per token": (self_flow, _PerTokenRows),
+        "full teacher": (self_flow, _FullTeacher),
+        "both": (self_flow, type("_Both", (_PerTokenRows, _FullTeacher), {})),
+    }
+    size = vanilla.conditions.training.batch
+    batches = _batches(vanilla, family, shape, size)
+    steppers, flops = {}, {}
+    for name, (spec, kind) in kinds.items():
+        method = kind(kind.settings_class.model_validate(spec.settings), family, 1000)
+        steppers[name] = _Stepper(family, method, batches, shape, size)
+        text = {
+            "text": ((vanilla.conditions.data.text_length, _TEXT_CHANNELS), torch.float32),
+            "text_mask": ((vanilla.conditions.data.text_length,), torch.bool),
+        }
+        meta = meta_batch(shape, math.prod(family.token_grid(shape)), text, size)
+        flops[name] = step_cost(family, method, meta, step=10).flops_per_sample
+    for stepper in steppers.values():
+        stepper.step()
+        stepper.forget_times()
+    for _ in range(steps):
+        for stepper in steppers.values():
+            stepper.step()
+    medians = {name: statistics.median(stepper.totals) for name, stepper in steppers.items()}
+    settings = self_flow.settings
+    with torch.device("meta"):
+        depth = len(family.blocks(family.build()))
+    other = steppers["self_flow"]
+    return {
+        "recipe": str(plan.recipe),
+        "threads": torch.get_num_threads(),
+        "floor": (3 + settings["teacher_block"] / depth) / 3,
+        "steps": steps,
+        "kinds": {
+            name: {
+                "flops_per_sample": flops[name],
+                "flops_over_vanilla": flops[name] / flops["vanilla"],
+                "milliseconds": 1000 * medians[name],
+                "time_over_vanilla": medians[name] / medians["vanilla"],
+            }
+            for name in kinds
+        },
+        "outside_share": 1 - statistics.median(other.inside) / statistics.median(other.totals),
+    }
+
+
+def print_speed(found: dict[str, Any], console: Console) -> None:
+    """The measurement as a table."""
+    table = Table("step", "FLOPs", "time", "ms", box=None, pad_edge=False, title=f"{found['recipe']}, over vanilla")
+    for name, row in found["kinds"].items():
+        table.add_row(
+            name, f"{row['flops_over_vanilla']:.3f}x", f"{row['time_over_vanilla']:.2f}x", f"{row['milliseconds']:.0f}"
+        )
+    console.print(table)
+    console.print(
+        f"Floor {found['floor']:.3f}x; medians of {found['steps']} interleaved steps on {found['threads']} threads. "
+        f"Outside forward, backward and optimizer: {100 * found['outside_share']:.1f} % of a self_flow step.",
+        highlight=False,
+    )
+
+
+class _Stepper:
+    """Training steps of one method on its own weights, timed whole and inside forward, backward and optimizer."""
+
+    def __init__(self, family: Family, method: Method, batches: Batches, shape: tuple[int, ...], size: int) -> None:
+        self.method, self.batches, self.size = method, batches, size
+        self.transformer = family.build().train()
+        self.ema = Ema(self.transformer, 0.99)
+        probe = batches.make(range(1))
+        self.heads = method.heads(family.hidden_size(self.transformer, shape, probe.conditions))
+        self.parameters = [*self.transformer.parameters(), *self.heads.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
+        self.totals: list[float] = []
+        self.inside: list[float] = []
+        self.count = 0
+
+    def step(self) -> None:
+        """One training step as the trainer does it."""
+        start = time.perf_counter()
+        batch = self.batches.make(range(self.count * self.size, (self.count + 1) * self.size))
+        inside = _timed(lambda: self._forward_backward(batch))
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        inside += _timed(self.optimizer.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update()
+        self.totals.append(time.perf_counter() - start)
+        self.inside.append(inside)
+        self.count += 1
+
+    def forget_times(self) -> None:
+        """Leave warm-up steps out."""
+        self.totals.clear()
+        self.inside.clear()
+
+    def _forward_backward(self, batch: Batch) -> None:
+        loss = self.method.step(self.transformer, self.heads, self.ema.model, batch, self.count + 1).loss
+        loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _batches(spec: RunSpec, family: Family, shape: tuple[int, ...], size: int) -> Batches:
+    length = spec.conditions.data.text_length
+    text = {"text": torch.randn(64, length, _TEXT_CHANNELS), "text_mask": torch.ones(64, length, dtype=torch.bool)}
+    latents = torch.randn(4 * size, *shape)
+    times = TimestepDistribution("logit_normal")
+    return Batches(latents, torch.arange(4 * size) % 64, text, family.token_grid(shape), times, 0.1, spec.seed)
