@@ -64,7 +64,11 @@ def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> Ste
         heads = method.heads(width)
     size = batch.latents.shape[0]
     forward = _counted(lambda: _forward(family, teacher, batch))
-    whole = _counted(method.step(transformer, heads, teacher, batch, step).loss.backward)  # type: ignore[no-untyped-call]
+
+    def forward_and_backward() -> None:
+        method.step(transformer, heads, teacher, batch, step).loss.backward()
+
+    whole = _counted(forward_and_backward)
     parameters = sum(value.numel() for value in transformer.parameters())
     return StepCost(whole / size, forward / size, parameters)
 

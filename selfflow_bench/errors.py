@@ -25,6 +25,12 @@ class FieldError(SuiteError):
         super().__init__(f"{where}: {field} = {value!r}: {problem}. {remedy}")
 
 
+class InfrastructureError(SuiteError):
+    """Not the run's fault and not the user's: a process was killed, hung, or is in the way. Trying again can help."""
+
+    exit_code = EXIT_INFRASTRUCTURE
+
+
 class DamagedFileError(SuiteError):
     """A file whose content is not what its checksum or its format says."""
 

@@ -20,6 +20,7 @@ from selfflow_bench.recipe import (
     Recipe,
     RecipeTier,
     Tier,
+    check_protocol,
     field_error,
     load_protocol,
     load_recipe,
@@ -243,6 +244,8 @@ def _overridden(path: Path, protocol: Protocol, overrides: Mapping[str, Any]) ->
             )
         content[table][field] = value
     try:
-        return Protocol.model_validate(content)
+        changed = Protocol.model_validate(content)
     except ValidationError as error:
         raise field_error(f"{path} with --set", Protocol, error) from error
+    check_protocol(f"{path} with --set", changed)
+    return changed

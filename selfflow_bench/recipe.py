@@ -158,10 +158,16 @@ def load_protocol(root: Path, reference: str) -> tuple[Versioned, Protocol]:
     name, _, version = reference.partition("@")
     where = _find(root / "protocols", "protocol", name, int(version), protocol_names(root))
     protocol = _parse(where.path, Protocol)
+    check_protocol(where.path, protocol)
+    return where, protocol
+
+
+def check_protocol(where: str | Path, protocol: Protocol) -> None:
+    """Refuse numbers that do not fit each other, with a FieldError."""
     training = protocol.training
     if training.samples % training.batch:
         raise FieldError(
-            where.path,
+            where,
             "training.samples",
             training.samples,
             f"not a whole number of batches of {training.batch}",
@@ -170,7 +176,7 @@ def load_protocol(root: Path, reference: str) -> tuple[Versioned, Protocol]:
     for field in ("checkpoint_every", "log_every", "warmup_samples"):
         if getattr(training, field) % training.batch:
             raise FieldError(
-                where.path,
+                where,
                 f"training.{field}",
                 getattr(training, field),
                 f"not a whole number of batches of {training.batch}",
@@ -183,7 +189,7 @@ def load_protocol(root: Path, reference: str) -> tuple[Versioned, Protocol]:
     ):
         if value % training.log_every:
             raise FieldError(
-                where.path,
+                where,
                 field,
                 value,
                 f"not a multiple of training.log_every = {training.log_every}",
@@ -191,7 +197,7 @@ def load_protocol(root: Path, reference: str) -> tuple[Versioned, Protocol]:
             )
     if protocol.evaluation.validation_triples % VALIDATION_TIMESTEPS:
         raise FieldError(
-            where.path,
+            where,
             "evaluation.validation_triples",
             protocol.evaluation.validation_triples,
             f"not a multiple of the {VALIDATION_TIMESTEPS} validation timesteps",
@@ -199,13 +205,12 @@ def load_protocol(root: Path, reference: str) -> tuple[Versioned, Protocol]:
         )
     if protocol.evaluation.kid_subset_size > protocol.evaluation.samples:
         raise FieldError(
-            where.path,
+            where,
             "evaluation.kid_subset_size",
             protocol.evaluation.kid_subset_size,
             f"larger than the {protocol.evaluation.samples} samples",
             "Set at most evaluation.samples.",
         )
-    return where, protocol
 
 
 def recipe_names(root: Path) -> tuple[str, ...]:
@@ -311,8 +316,10 @@ def _parse(path: Path, model: type[Model]) -> Model:
 
 
 def field_error(where: str | Path, model: type[BaseModel], error: ValidationError) -> FieldError:
-    """pydantic's first finding as an error that names file, field, value and what is allowed."""
-    finding = error.errors()[0]
+    """pydantic's most telling finding as an error that names file, field, value and what is allowed."""
+    findings = error.errors()
+    # A misspelt key is both unknown and missing; the unknown one is what the user wrote.
+    finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
     location = [str(part) for part in finding["loc"] if part != "[key]"]
     field = ".".join(location)
     if finding["type"] == "extra_forbidden":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selfflow_bench.atomic_files import replace_text
-from selfflow_bench.errors import DamagedFileError, InterruptedRunError, SuiteError
+from selfflow_bench.errors import DamagedFileError, InfrastructureError, InterruptedRunError, SuiteError
 from selfflow_bench.events import EventFollower
 from selfflow_bench.execution import EVENTS, LOG, SPEC, WorkerHungError, run_worker
 from selfflow_bench.places import Places
@@ -38,7 +38,7 @@ from selfflow_bench.results.record import (
 )
 from selfflow_bench.seeds import SEED_DERIVATION
 
-RESULT, RUN_ID = "result.json", "run_id"
+RESULT, RUN_ID, LOCK = "result.json", "run_id", "lock"
 State = Literal["new", "interrupted", "running", "done", "failed"]
 
 
@@ -80,9 +80,11 @@ def execute(spec: RunSpec, places: Places, watch: Callable[[dict[str, Any]], Non
 
     Raises:
         InterruptedRunError: asked to stop; the same command goes on from the checkpoint.
-        SuiteError: the run cannot be done, or its worker died without a result.
+        InfrastructureError: the worker died without a result, hung, or another process is doing this run.
     """
     folder = places.runs / spec.folder_name
+    if _locked(folder / LOCK):
+        raise InfrastructureError(f"{spec.name}: another process is doing this run. Wait for it: selfflow-bench status")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULT).unlink(missing_ok=True)
     name_file = folder / RUN_ID
@@ -94,12 +96,12 @@ def execute(spec: RunSpec, places: Places, watch: Callable[[dict[str, Any]], Non
     except KeyboardInterrupt:
         raise InterruptedRunError(f"{spec.name}: stopped; its checkpoint is kept. {help_line}") from None
     except WorkerHungError as error:
-        raise SuiteError(f"{spec.name}: {error}. {help_line}") from error
+        raise InfrastructureError(f"{spec.name}: {error}. {help_line}") from error
     if code == InterruptedRunError.exit_code:
         raise InterruptedRunError(f"{spec.name}: the worker was stopped; its checkpoint is kept. {help_line}")
     if not (folder / RESULT).exists():
-        how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise SuiteError(f"{spec.name}: the worker was {how} without a result. {help_line}\n{_tail(folder / LOG)}")
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        raise InfrastructureError(f"{spec.name}: the worker {how} without a result. {help_line}\n{_tail(folder / LOG)}")
     record = make_record(spec, folder)
     record_files.write(record, places.results)
     return record
@@ -200,7 +202,7 @@ def _state(folder: Path) -> tuple[State, int]:
         except ValueError as error:
             raise DamagedFileError(f"{folder / RESULT}: not JSON. Delete {folder} to start over.") from error
         return ("done" if status == "success" else "failed"), samples
-    return ("running" if _locked(folder / "lock") else "interrupted"), samples
+    return ("running" if _locked(folder / LOCK) else "interrupted"), samples
 
 
 def _locked(path: Path) -> bool:

@@ -31,7 +31,7 @@ from selfflow_bench.registry import family_class, method_class
 from selfflow_bench.training.batches import Batches
 from selfflow_bench.training.ema import Ema
 
-_MEDIA_SHAPES = {"image": (32, 32, 3), "video": (16, 32, 32, 3), "audio": (8192,)}
+MEDIA_SHAPES = {"image": (32, 32, 3), "video": (16, 32, 32, 3), "audio": (8192,)}
 _TEXT_CHANNELS = 384
 
 
@@ -77,7 +77,7 @@ def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
     torch.set_num_threads(vanilla.conditions.training.threads)
     torch.manual_seed(0)
     family = family_class(vanilla.family)(vanilla.transformer)
-    shape = codec_from(vanilla.codec).latent_shape(_MEDIA_SHAPES[family.modality])
+    shape = codec_from(vanilla.codec).latent_shape(MEDIA_SHAPES[family.modality])
     kinds: dict[str, tuple[RunSpec, type[Method]]] = {
         "vanilla": (vanilla, method_class("vanilla")),
         "self_flow": (self_flow, SelfFlow),

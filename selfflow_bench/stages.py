@@ -193,6 +193,9 @@ def distances(run: Run, media: np.ndarray[Any, Any]) -> dict[str, dict[str, Any]
     for split in ("train", "validation"):
         data = sources.load(source, split)
         real[split] = sources.media(data.select(fixed_choice(len(data), settings.samples)))
+    # The floor is what a perfect model could reach: real media, through the codec as every sample is.
+    codec = run.data.codec
+    real["train"] = np.asarray(codec.decode(codec.encode(real["train"])))
     found = measure(
         network(settings.network, run.cache, where=f"protocol {run.spec.protocol}"),
         media,

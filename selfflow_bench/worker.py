@@ -30,7 +30,7 @@ import torch
 
 from selfflow_bench import __version__, stages
 from selfflow_bench.atomic_files import replace_text
-from selfflow_bench.errors import InterruptedRunError, NonFiniteLossError, SuiteError
+from selfflow_bench.errors import InfrastructureError, InterruptedRunError, NonFiniteLossError, SuiteError
 from selfflow_bench.events import EventLog
 from selfflow_bench.plan import RunSpec
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             print(f"{chosen.folder}: another process is doing this run", file=sys.stderr)
-            return SuiteError.exit_code
+            return InfrastructureError.exit_code
         spec = RunSpec.model_validate_json(chosen.spec.read_text(encoding="utf-8"))
         events = EventLog(chosen.folder / "events.jsonl")
         try:

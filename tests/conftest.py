@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+# Two test processes side by side; threads that wait for each other would slow both.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from selfflow_bench.registry import family_class, names
 # Tests are judged by what they find, never by the clock.
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
+torch.set_num_threads(1)
 
 TEXT_TOKENS, TEXT_CHANNELS = 7, 384
 CELLS = {"image": (6, 10), "video": (3, 4, 6), "audio": (22,)}

@@ -89,7 +89,7 @@ def _notes(comparison: Comparison, base: Arm | None, others: list[Arm]) -> list[
     pairs = max((difference.paired.n for difference in comparison.differences), default=0)
     if pairs:
         kept = "difference: method minus vanilla, same seed"
-        lines.append(f"{kept}; {'1 seed' if pairs == 1 else f'{pairs} seeds, 95 % interval below it'}.")
+        lines.append(f"{kept}; {f'{pairs} seeds, 95 % interval below it' if pairs > 1 else ONE_SEED}.")
     lines.append("Lower is better; floor: real media against real media.")
     failed = [run for arm in arms for run in arm.failed]
     if failed:
@@ -118,8 +118,8 @@ def _difference(difference: Difference | None) -> str:
 
 
 def _verdict(difference: Difference | None, ascii_only: bool) -> Text:
-    if difference is None:
-        return Text("")
+    if difference is None or difference.paired.verdict == ONE_SEED:
+        return Text("")  # said once, below the table
     return Text(_plain(verdict(difference.paired), ascii_only), style=_STYLES.get(difference.paired.verdict, ""))
 
 

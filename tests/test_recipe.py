@@ -1,0 +1,172 @@
+"""Recipes and protocols: strict, locked, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from selfflow_bench.errors import DamagedFileError, FieldError
+from selfflow_bench.places import Places
+from selfflow_bench.plan import lock_entries, make_plan
+from selfflow_bench.recipe import load_protocol, load_recipe, recipe_names
+from selfflow_bench.registry import names
+from selfflow_bench.seeds import derive_seed
+
+
+@pytest.fixture
+def places(project: Places, tmp_path: Path) -> Places:
+    shutil.copytree(project.recipes, tmp_path / "recipes")
+    return Places(tmp_path / "recipes", tmp_path / "results", tmp_path / "work")
+
+
+def edit(places: Places, file: str, old: str, new: str) -> Path:
+    path = places.recipes / file
+    text = path.read_text()
+    assert text.count(old) >= 1, old
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+def test_every_recipe_names_a_known_family(project: Places) -> None:
+    assert set(recipe_names(project.recipes)) == set(names("families")) == {"sana", "wan", "ace_step"}
+
+
+def test_locked_digests_have_not_moved(project: Places) -> None:
+    locked = json.loads((project.recipes / "lock.json").read_text())
+    assert lock_entries(project) == locked, "a change of meaning is a new version file, then `selfflow-bench lock`"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "field", "says"),
+    [
+        ("sana/v1.toml", 'family = "sana"', 'family = "sanaa"', "family", "Known: ace_step, sana, wan"),
+        (
+            "sana/v1.toml",
+            "[tiers.smoke]\n",
+            "[tiers.smoke]\nspeed = 1\n",
+            "tiers.smoke.speed",
+            "Allowed: codec, methods",
+        ),
+        ("sana/v1.toml", "[tiers.smoke]", "[tiers.huge]", "tiers.huge", "'smoke' or 'micro'"),
+        ("sana/v1.toml", "[methods.vanilla]", "[methods.repa]", "methods", "unknown method"),
+        (
+            "sana/v1.toml",
+            "mask_ratio = 0.25",
+            "mask_ratio = 0.75",
+            "methods.self_flow.mask_ratio",
+            "outside [0.0, 0.5]",
+        ),
+        ("sana/v1.toml", "mask_ratio = 0.25", 'mask_ratio = "some"', "mask_ratio", "valid number"),
+        ("sana/v1.toml", "mask_ratio = 0.25", "mask_share = 0.25", "mask_share", "Allowed: feature_source, mask_ratio"),
+        ("sana/v1.toml", "teacher_block = 2", "teacher_block = 1", "teacher_block", "not deeper"),
+        ("sana/v1.toml", "num_layers = 3", "num_floors = 3", "transformer", "num_floors"),
+        ("sana/v1.toml", "image-smoke@1", "video-smoke@1", "protocol", "protocol for video"),
+        ("sana/v1.toml", "image-smoke@1", "image-smoke@7", "version", "no such version"),
+        ("protocols/image-smoke/v1.toml", "batch = 16", "batch = 15", "training.samples", "multiple of 15"),
+        ("protocols/image-smoke/v1.toml", "batch = 16", "batch = -1", "training.batch", "greater than 0"),
+        ("protocols/image-smoke/v1.toml", "batch = 16", 'batch = "16"', "training.batch", "valid integer"),
+        ("protocols/image-smoke/v1.toml", "batch = 16\n", "", "training.batch", "missing"),
+        (
+            "protocols/image-smoke/v1.toml",
+            'precision = "float32"',
+            'precision = "fp8"',
+            "precision",
+            "'float32' or 'bf16'",
+        ),
+        (
+            "protocols/image-smoke/v1.toml",
+            "condition_dropout = 0.1",
+            "condition_dropout = nan",
+            "dropout",
+            "finite number",
+        ),
+        (
+            "protocols/image-smoke/v1.toml",
+            "validation_triples = 32",
+            "validation_triples = 30",
+            "triples",
+            "multiple of 8",
+        ),
+        ("protocols/image-smoke/v1.toml", "kid_subset_size = 16", "kid_subset_size = 64", "kid_subset", "larger than"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_file_and_field(
+    places: Places, file: str, old: str, new: str, field: str, says: str
+) -> None:
+    path = edit(places, file, old, new)
+    with pytest.raises(FieldError) as refused:
+        make_plan(places, "sana", tier="smoke")
+    assert field in refused.value.field
+    assert says in str(refused.value)
+    assert path.name in str(refused.value) or "protocols" in str(refused.value)
+
+
+def test_a_file_that_is_no_toml_is_named(places: Places) -> None:
+    path = edit(places, "sana/v1.toml", "[methods.vanilla]", "[methods.vanilla")
+    with pytest.raises(DamagedFileError, match=re.escape(str(path))):
+        load_recipe(places.recipes, "sana")
+
+
+def test_an_unknown_recipe_says_which_there_are(project: Places) -> None:
+    with pytest.raises(FieldError, match="There are: ace_step, sana, wan"):
+        make_plan(project, "sanna", tier="smoke")
+    with pytest.raises(FieldError, match="no such version"):
+        make_plan(project, "sana@9", tier="smoke")
+    with pytest.raises(FieldError, match="not a number"):
+        make_plan(project, "sana@new", tier="smoke")
+    with pytest.raises(FieldError, match=re.escape("It has: vanilla, self_flow, self_flow.paper")):
+        make_plan(project, "sana", tier="smoke", labels=["self_flow.nope"])
+
+
+def test_plans_are_pure_and_matched(project: Places) -> None:
+    plan = make_plan(project, "sana", tier="micro", seeds=3)
+    assert plan == make_plan(project, "sana", tier="micro", seeds=3)
+    assert [(run.label, run.seed_index) for run in plan.runs] == [
+        (label, index) for index in range(3) for label in ("vanilla", "self_flow")
+    ]
+    for index in range(3):
+        seeds = {run.seed for run in plan.runs if run.seed_index == index}
+        assert seeds == {derive_seed(plan.recipe.digest, index)}
+    assert len({run.key for run in plan.runs}) == 6
+
+
+def test_vanilla_is_always_planned(project: Places) -> None:
+    plan = make_plan(project, "sana", tier="micro", labels=["self_flow.paper"])
+    assert [run.label for run in plan.runs] == ["vanilla", "self_flow.paper"]
+
+
+def test_adding_a_method_moves_no_seed_and_no_key(places: Places) -> None:
+    before = make_plan(places, "sana", tier="micro")
+    path = places.recipes / "sana/v1.toml"
+    path.write_text(
+        path.read_text().replace("[tiers.smoke]", '[methods."self_flow.heavy"]\nweight = 2.0\n\n[tiers.smoke]')
+    )
+    assert make_plan(places, "sana", tier="micro") == before
+
+
+def test_prose_and_budget_are_not_in_the_digest_but_data_are(places: Places) -> None:
+    before = make_plan(places, "sana", tier="micro").protocol.digest
+    edit(places, "protocols/image-micro/v1.toml", 'summary = "', 'summary = "Now: ')
+    edit(places, "protocols/image-micro/v1.toml", "minutes = ", "minutes = 1")
+    assert make_plan(places, "sana", tier="micro").protocol.digest == before
+    edit(places, "protocols/image-micro/v1.toml", 'train_sha256 = "', 'train_sha256 = "0')
+    with pytest.raises(FieldError, match="train_sha256"):
+        load_protocol(places.recipes, "image-micro@1")
+
+
+def test_overrides_are_kept_and_change_the_digest(project: Places) -> None:
+    plain = make_plan(project, "sana", tier="smoke")
+    changed = make_plan(project, "sana", tier="smoke", overrides={"training.samples": 128})
+    assert changed.runs[0].overrides == {"training.samples": 128}
+    assert changed.runs[0].conditions.training.samples == 128
+    assert changed.protocol.digest != plain.protocol.digest
+    assert changed.runs[0].key != plain.runs[0].key
+    for bad in ("training.sample", "samples"):
+        with pytest.raises(FieldError, match="no such protocol field"):
+            make_plan(project, "sana", tier="smoke", overrides={bad: 1})
+    with pytest.raises(FieldError, match="multiple of 16"):
+        make_plan(project, "sana", tier="smoke", overrides={"training.samples": 100})
