@@ -66,7 +66,7 @@ def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> Ste
     forward = _counted(lambda: _forward(family, teacher, batch))
 
     def forward_and_backward() -> None:
-        method.step(transformer, heads, teacher, batch, step).loss.backward()
+        method.step(transformer, heads, teacher, batch, step).loss.backward()  # type: ignore[no-untyped-call]
 
     whole = _counted(forward_and_backward)
     parameters = sum(value.numel() for value in transformer.parameters())

@@ -190,8 +190,12 @@ def test_a_diverged_run_is_recorded_as_failed(command: Callable[..., list[str]],
 def test_two_orchestrators_do_not_do_one_run_twice(command: Callable[..., list[str]], tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     line = command("run", "sana", "--tier", "smoke", "--methods", "vanilla", *LONGER, runs=runs)
-    process, _, _ = start_and_wait_for_checkpoint(line, runs)
-    second = finish(line)
+    process, _, worker = start_and_wait_for_checkpoint(line, runs)
+    os.kill(worker, signal.SIGSTOP)  # or it could be done before the second has started
+    try:
+        second = finish(line)
+    finally:
+        os.kill(worker, signal.SIGCONT)
     assert second.returncode == EXIT_INFRASTRUCTURE
     assert "another process is doing this run" in second.stderr
     _, stderr = process.communicate(timeout=DEADLINE)

@@ -25,9 +25,9 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class LogSpectrogram(Codec):
-    """Notes int16 [N, samples] to latents [N, channels, T] with T = 2 samples / channels.
+    """Notes int16 [N, samples] to latents [N, channels, T] with T = samples / channels.
 
-    A Hann window of 2 x channels samples moves by a quarter of its length. Channel k is the band around k times
+    A Hann window of 2 x channels samples moves by half its length, so that there are as many numbers as samples. Channel k is the band around k times
     rate / (2 channels); the highest (Nyquist) band is left out. A latent is log(amplitude + 0.001), amplitude 1 being a
     full-scale sine, normalised per band. Back: magnitudes with the phases that fast Griffin-Lim finds in 32 rounds
     (Griffin and Lim 1984; Perraudin, Balazs and Sondergaard 2013), from one fixed set of random phases, so that
@@ -50,7 +50,7 @@ class LogSpectrogram(Codec):
         values = finite(latents, self.name).detach().cpu().float() * std + mean
         # Clamped a little above full scale, so that a wild latent saturates and does not overflow.
         magnitudes = values.clamp(max=1.0).exp().sub(_QUIET).clamp_min(0)
-        waves = torch.cat([self._waves(part) for part in magnitudes.split(_CHUNK)])
+        waves = torch.cat([self._waves(part) for part in torch.split(magnitudes, _CHUNK)])
         return (waves * _FULL_SCALE).round().clamp(-_FULL_SCALE, _FULL_SCALE - 1).to(torch.int16).numpy()
 
     def latent_shape(self, media_shape: Sequence[int]) -> tuple[int, ...]:  # noqa: D102
@@ -58,11 +58,7 @@ class LogSpectrogram(Codec):
         if self.channels % 2 or samples % self.channels:
             problem = f"must be even and divide notes of {samples} samples"
             raise FieldError("codec", "channels", self.channels, problem, DIVIDE)
-        return self.channels, samples // self._hop
-
-    @property
-    def _hop(self) -> int:
-        return self.channels // 2
+        return self.channels, samples // self.channels
 
     def _bands(self) -> tuple[Tensor, Tensor]:
         statistics = self._fitted()
@@ -81,13 +77,19 @@ class LogSpectrogram(Codec):
         """Complex [N, channels + 1, T + 1]; a full-scale sine has magnitude 1."""
         window = torch.hann_window(2 * self.channels)
         spectra = torch.stft(
-            waves, 2 * self.channels, self._hop, window=window, center=True, pad_mode="constant", return_complex=True
+            waves,
+            2 * self.channels,
+            self.channels,
+            window=window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
         )
         return spectra * (2 / window.sum())
 
     def _waves(self, magnitudes: Tensor) -> Tensor:
         """Griffin-Lim: sound whose spectrogram is near ``magnitudes`` [N, channels, T]."""
-        samples = magnitudes.shape[-1] * self._hop
+        samples = magnitudes.shape[-1] * self.channels
         whole = torch.nn.functional.pad(magnitudes, (0, 1, 0, 1))
         whole[..., -1] = whole[..., -2]
         angles = 2 * torch.pi * torch.rand(whole.shape[1:], generator=torch.Generator().manual_seed(0))
@@ -103,7 +105,7 @@ class LogSpectrogram(Codec):
     def _inverse(self, spectra: Tensor, samples: int) -> Tensor:
         window = torch.hann_window(2 * self.channels)
         return torch.istft(
-            spectra * (window.sum() / 2), 2 * self.channels, self._hop, window=window, center=True, length=samples
+            spectra * (window.sum() / 2), 2 * self.channels, self.channels, window=window, center=True, length=samples
         )
 
 

@@ -80,16 +80,16 @@ def test_space_to_depth_puts_frames_between_color_and_row() -> None:
 def test_spectrogram_of_a_tone_is_in_its_band_at_its_amplitude() -> None:
     rate, hertz, amplitude = 8000, 1000.0, 0.25
     tone = np.round(32768 * amplitude * np.sin(2 * np.pi * hertz * np.arange(8192) / rate)).astype(np.int16)[None]
-    logarithm = LogSpectrogram(channels=128)._logarithm(tone)[0, :, 10:-10]
+    logarithm = LogSpectrogram(channels=128)._logarithm(tone)[0, :, 5:-5]
     # Bands are 31.25 Hz wide: the tone is in the middle of band 32.
     assert set(logarithm.argmax(0).tolist()) == {32}
-    torch.testing.assert_close(logarithm[32].exp(), torch.full((108,), amplitude + 1e-3), atol=2e-3, rtol=0)
+    torch.testing.assert_close(logarithm[32].exp(), torch.full((54,), amplitude + 1e-3), atol=2e-3, rtol=0)
 
 
 def test_spectrogram_normalises_each_band() -> None:
     notes = sources.media(sources.load("notes", "train"))[::4]
     latents = LogSpectrogram().fit(notes).encode(notes)
-    assert latents.shape[1:] == LogSpectrogram().latent_shape(notes.shape[1:]) == (128, 128)
+    assert latents.shape[1:] == LogSpectrogram().latent_shape(notes.shape[1:]) == (128, 64)
     torch.testing.assert_close(latents.mean((0, 2)), torch.zeros(128), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std((0, 2)), torch.ones(128), atol=1e-3, rtol=0)
 
@@ -102,7 +102,7 @@ def test_sound_from_a_spectrogram_has_that_spectrogram() -> None:
     decoded = codec.decode(latents)
     assert decoded.dtype == np.int16
     assert decoded.shape == notes.shape
-    assert (codec.encode(decoded) - latents).square().mean().sqrt() < 0.15
+    assert (codec.encode(decoded) - latents).square().mean().sqrt() < 0.3
 
 
 def test_decoding_notes_depends_on_nothing_but_the_latent() -> None:
@@ -129,7 +129,7 @@ def test_decoding_rounds_and_saturates() -> None:
     assert low.max() == 0
     assert high.min() == 255
     notes = LogSpectrogram(channels=8).fit(np.arange(-32, 32, dtype=np.int16)[None])
-    wild = notes.decode(torch.full((1, 8, 16), 1e30))
+    wild = notes.decode(torch.full((1, 8, 8), 1e30))
     assert wild.dtype == np.int16
 
 
@@ -140,7 +140,7 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         pictures.decode(torch.full((1, 3, 2, 2), bad))
     with pytest.raises(ValueError, match="finite"):
-        notes.decode(torch.full((1, 2, 8), bad))
+        notes.decode(torch.full((1, 2, 4), bad))
 
 
 @pytest.mark.parametrize(
