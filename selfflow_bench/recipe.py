@@ -164,51 +164,26 @@ def load_protocol(root: Path, reference: str) -> tuple[Versioned, Protocol]:
 
 def check_protocol(where: str | Path, protocol: Protocol) -> None:
     """Refuse numbers that do not fit each other, with a FieldError."""
-    training = protocol.training
-    if training.samples % training.batch:
-        raise FieldError(
-            where,
-            "training.samples",
-            training.samples,
-            f"not a whole number of batches of {training.batch}",
-            f"Set a multiple of {training.batch}.",
-        )
-    for field in ("checkpoint_every", "log_every", "warmup_samples"):
-        if getattr(training, field) % training.batch:
-            raise FieldError(
-                where,
-                f"training.{field}",
-                getattr(training, field),
-                f"not a whole number of batches of {training.batch}",
-                f"Set a multiple of {training.batch}.",
-            )
-    for field, value in (
-        ("training.checkpoint_every", training.checkpoint_every),
-        ("training.samples", training.samples),
-        ("evaluation.validation_every", protocol.evaluation.validation_every),
-    ):
-        if value % training.log_every:
-            raise FieldError(
-                where,
-                field,
-                value,
-                f"not a multiple of training.log_every = {training.log_every}",
-                "The log is read where this happens; set a multiple of it.",
-            )
-    if protocol.evaluation.validation_triples % VALIDATION_TIMESTEPS:
-        raise FieldError(
-            where,
-            "evaluation.validation_triples",
-            protocol.evaluation.validation_triples,
-            f"not a multiple of the {VALIDATION_TIMESTEPS} validation timesteps",
-            f"Set a multiple of {VALIDATION_TIMESTEPS}.",
-        )
-    if protocol.evaluation.kid_subset_size > protocol.evaluation.samples:
+    training, evaluation = protocol.training, protocol.evaluation
+    multiples = [
+        ("training.samples", training.samples, "training.batch", training.batch),
+        ("training.log_every", training.log_every, "training.batch", training.batch),
+        ("training.warmup_samples", training.warmup_samples, "training.batch", training.batch),
+        # The log is read where these happen.
+        ("training.samples", training.samples, "training.log_every", training.log_every),
+        ("training.checkpoint_every", training.checkpoint_every, "training.log_every", training.log_every),
+        ("evaluation.validation_every", evaluation.validation_every, "training.log_every", training.log_every),
+        ("evaluation.validation_triples", evaluation.validation_triples, "its timesteps", VALIDATION_TIMESTEPS),
+    ]
+    for field, value, of, unit in multiples:
+        if value % unit:
+            raise FieldError(where, field, value, f"not a multiple of {of} = {unit}", f"Set a multiple of {unit}.")
+    if evaluation.kid_subset_size > evaluation.samples:
         raise FieldError(
             where,
             "evaluation.kid_subset_size",
-            protocol.evaluation.kid_subset_size,
-            f"larger than the {protocol.evaluation.samples} samples",
+            evaluation.kid_subset_size,
+            f"larger than the {evaluation.samples} samples",
             "Set at most evaluation.samples.",
         )
 

@@ -27,11 +27,11 @@ _CHUNK = 128
 class LogSpectrogram(Codec):
     """Notes int16 [N, samples] to latents [N, channels, T] with T = samples / channels.
 
-    A Hann window of 2 x channels samples moves by half its length, so that there are as many numbers as samples. Channel k is the band around k times
-    rate / (2 channels); the highest (Nyquist) band is left out. A latent is log(amplitude + 0.001), amplitude 1 being a
-    full-scale sine, normalised per band. Back: magnitudes with the phases that fast Griffin-Lim finds in 32 rounds
-    (Griffin and Lim 1984; Perraudin, Balazs and Sondergaard 2013), from one fixed set of random phases, so that
-    decoding is a function of the latent alone.
+    A Hann window of 2 x channels samples moves by half its length, so that there are as many numbers as samples.
+    Channel k is the band around k times rate / (2 channels); the highest (Nyquist) band is left out. A latent is
+    log(amplitude + 0.001), amplitude 1 being a full-scale sine, normalised per band. Back: magnitudes with the phases
+    that fast Griffin-Lim finds in 32 rounds (Griffin and Lim 1984; Perraudin, Balazs and Sondergaard 2013), from one
+    fixed set of random phases, so that decoding is a function of the latent alone.
     """
 
     name: ClassVar[str] = "log_spectrogram"
