@@ -50,7 +50,7 @@ def bench(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole test suite; arguments go to pytest."""
     install(session)
-    session.run("pytest", "--numprocesses=auto", *(session.posargs or ["tests"]))
+    session.run("pytest", "--numprocesses=auto", "--dist=worksteal", *(session.posargs or ["tests"]))
 
 
 @nox.session

@@ -19,6 +19,7 @@ from selfflow_bench.errors import EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED, EXIT_NO
 DEADLINE = 300
 LONGER = ("--set", "training.samples=1600", "--set", "training.checkpoint_every=160")
 """Enough steps that a signal arrives while training."""
+LONGER_RUN = ("run", "sana", "--tier", "smoke", "--methods", "vanilla", *LONGER)
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +137,22 @@ def alive(pid: int) -> bool:
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(work: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the longer run measures when nothing stops it."""
+    results = tmp_path_factory.mktemp("uninterrupted")
+    options = ["--results", str(results), "--work", str(work)]
+    done = finish([sys.executable, "-m", "selfflow_bench", *options, *LONGER_RUN])
+    assert done.returncode == 0, done.stderr
+    return what_must_be_equal(records(results)["vanilla"])
+
+
 @pytest.mark.parametrize("how", ["worker killed", "SIGINT", "SIGTERM", "orchestrator killed"])
 def test_a_run_killed_anywhere_resumes_to_the_same_bits(
-    how: str, command: Callable[..., list[str]], tmp_path: Path
+    how: str, command: Callable[..., list[str]], tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
     runs = tmp_path / "runs"
-    arguments = ("run", "sana", "--tier", "smoke", "--methods", "vanilla", *LONGER)
+    arguments = LONGER_RUN
     process, folder, worker = start_and_wait_for_checkpoint(command(*arguments, runs=runs), runs)
     if how == "worker killed":
         os.kill(worker, signal.SIGKILL)
@@ -169,11 +180,7 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bits(
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert any(event["event"] == "stage" and event.get("resumed") for event in events)
 
-    whole = finish(command(*arguments, runs=tmp_path / "whole"))
-    assert whole.returncode == 0
-    found = [json.loads(path.read_text()) for path in (tmp_path / "results").glob("records/sana/smoke/*.json")]
-    assert len(found) == 2
-    assert what_must_be_equal(found[0]) == what_must_be_equal(found[1])
+    assert what_must_be_equal(records(tmp_path / "results")["vanilla"]) == uninterrupted
 
 
 def test_a_diverged_run_is_recorded_as_failed(command: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -189,7 +196,7 @@ def test_a_diverged_run_is_recorded_as_failed(command: Callable[..., list[str]],
 
 def test_two_orchestrators_do_not_do_one_run_twice(command: Callable[..., list[str]], tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    line = command("run", "sana", "--tier", "smoke", "--methods", "vanilla", *LONGER, runs=runs)
+    line = command(*LONGER_RUN, runs=runs)
     process, _, worker = start_and_wait_for_checkpoint(line, runs)
     os.kill(worker, signal.SIGSTOP)  # or it could be done before the second has started
     try:
