@@ -94,7 +94,7 @@ class TokenTimes:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TokenTimes:
         """The same choice over transformed times (a family's clock)."""
-        return TokenTimes(function(self.times), self.levels)
+        return type(self)(function(self.times), self.levels)
 
     def rows(self) -> LevelRows:
         """What is passed to the model in place of its ``[B]`` timestep."""
