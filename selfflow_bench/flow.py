@@ -1,10 +1,12 @@
-"""The suite's time convention and its timestep distributions.
+"""The suite's time convention, what noising and target go with it, and its timestep distributions.
 
-sigma in [0, 1], 0 = data, 1 = noise; ``x_sigma = (1 - sigma) x0 + sigma eps``; velocity target ``eps - x0``.
+sigma in [0, 1], 0 = data, 1 = noise. Rectified flow: ``x_sigma = (1 - sigma) x0 + sigma eps``, velocity target
+``eps - x0``. A family that was trained otherwise brings its own `Noising` on the same sigma axis.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,14 +42,36 @@ def shifted(sigma: Tensor, shift: float) -> Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def noised(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """``(1 - sigma) x0 + sigma noise``; sigma broadcasts over ``x0``. In float32 whatever the compute type."""
-    return torch.lerp(x0, noise, sigma)
+class Noising(ABC):
+    """How data become noisy at a sigma, and what a model is trained to predict there."""
+
+    @abstractmethod
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Noisy latents; ``sigma`` broadcasts over ``x0``. In float32 whatever the compute type."""
+
+    @abstractmethod
+    def target(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """The training target."""
+
+    @abstractmethod
+    def data(self, noisy: Tensor, prediction: Tensor, sigma: Tensor) -> Tensor:
+        """The data that a prediction of the target stands for; ``sigma`` broadcasts over ``noisy``."""
 
 
-def velocity(x0: Tensor, noise: Tensor) -> Tensor:
-    """The training target ``noise - x0``."""
-    return noise - x0
+class RectifiedFlow(Noising):
+    """Straight lines between data and noise; the target is the velocity ``noise - x0``."""
+
+    def noised(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """``(1 - sigma) x0 + sigma noise``."""
+        return torch.lerp(x0, noise, sigma)
+
+    def target(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """``noise - x0``."""
+        return noise - x0
+
+    def data(self, noisy: Tensor, prediction: Tensor, sigma: Tensor) -> Tensor:
+        """``noisy - sigma velocity``."""
+        return noisy - sigma * prediction
 
 
 def per_sample_shape(sigma: Tensor, like: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from selfflow_bench.conditioning import LevelRows, TokenLevels, TokenTimes
+from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.cost import meta_batch, step_cost
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.families.base import Family
-from selfflow_bench.flow import TimestepDistribution
+from selfflow_bench.flow import TimestepDistribution, per_sample_shape
 from selfflow_bench.hidden_states import captured_output
 from selfflow_bench.methods.base import Batch, Method
 from selfflow_bench.methods.self_flow import SelfFlow
@@ -35,22 +35,15 @@ MEDIA_SHAPES = {"image": (32, 32, 3), "video": (16, 32, 32, 3), "audio": (8192,)
 _TEXT_CHANNELS = 384
 
 
-class _PerTokenTimes(TokenTimes):
-    """The same times with a level, and so a conditioning row, for every token: what others pay."""
-
-    def rows(self) -> LevelRows:
-        batch, tokens = self.levels.level.shape
-        every = torch.arange(tokens, device=self.times.device).expand(batch, tokens)
-        return LevelRows(self.per_token().t().flatten(), TokenLevels.of(every, tokens))
-
-
 class _PerTokenRows(SelfFlow):
-    """Self-Flow as trainers do it that run the modulation once per token."""
+    """Self-Flow as trainers do it that run the modulation once per token: a level, and so a row, for each."""
 
     def sigma(self, batch: Batch) -> Tensor | TokenTimes:
         times = super().sigma(batch)
         assert isinstance(times, TokenTimes)
-        return _PerTokenTimes(times.times, times.levels)
+        tokens = times.level.shape[1]
+        every = torch.arange(tokens, device=times.level.device).expand_as(times.level)
+        return TokenTimes(times.per_token().t(), every, times.context)
 
 
 class _FullTeacher(SelfFlow):
@@ -58,11 +51,11 @@ class _FullTeacher(SelfFlow):
 
     def teacher_tokens(self, teacher: nn.Module, batch: Batch) -> Tensor:
         cleaner = torch.minimum(batch.first, batch.second)
-        view = torch.lerp(batch.latents, batch.noise, cleaner.view(-1, *[1] * (batch.latents.ndim - 1)))
+        view = self.family.noising.noised(batch.latents, batch.noise, per_sample_shape(cleaner, batch.latents))
         block = self.family.blocks(teacher)[(self.settings.teacher_block or 0) - 1]
         with torch.no_grad(), captured_output(block) as outputs:
             self.family.predict(teacher, view, cleaner, batch.conditions)
-        return self.family.hidden_tokens(outputs[0])
+        return self.family.hidden_tokens(outputs[0], view, batch.conditions)
 
 
 def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:

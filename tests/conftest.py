@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -17,11 +17,14 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.families.base import Family
 from selfflow_bench.methods.base import Batch
 from selfflow_bench.places import Places, default_places
 from selfflow_bench.plan import make_plan
 from selfflow_bench.registry import family_class, names
+from selfflow_bench.speed import MEDIA_SHAPES
+from tests.families.expectations import Expectations, expected
 
 # Tests are judged by what they find, never by the clock.
 settings.register_profile("suite", deadline=None, derandomize=True)
@@ -31,6 +34,7 @@ torch.set_num_threads(1)
 TEXT_TOKENS, TEXT_CHANNELS = 7, 384
 CELLS = {"image": (6, 10), "video": (3, 4, 6), "audio": (22,)}
 """Odd, not square, and no multiple of 32 tokens."""
+VOCABULARY = 30522
 
 
 @dataclass(frozen=True)
@@ -40,23 +44,39 @@ class Tiny:
     family: Family
     transformer: nn.Module
     latent_shape: tuple[int, ...]
+    expected: Expectations
+    optional: tuple[str, ...] = ()
+    """Optional conditions that its batches have."""
 
     @property
     def tokens(self) -> int:
         return math.prod(self.family.token_grid(self.latent_shape))
 
-    def batch(self, size: int = 3, seed: int = 0) -> Batch:
+    @property
+    def aligned(self) -> int:
+        """Tokens that are aligned."""
+        return math.prod(self.family.aligned_grid(self.latent_shape))
+
+    def batch(self, size: int = 3, seed: int = 0, text_tokens: int = TEXT_TOKENS) -> Batch:
         source = torch.Generator().manual_seed(seed)
         latents = torch.randn(size, *self.latent_shape, generator=source)
-        keep = torch.arange(TEXT_TOKENS) < torch.tensor([[2 + row % TEXT_TOKENS] for row in range(size)])
-        text = torch.randn(size, TEXT_TOKENS, TEXT_CHANNELS, generator=source) * keep[..., None]
+        keep = torch.arange(text_tokens) < torch.tensor([[2 + (3 * row) % (text_tokens - 1)] for row in range(size)])
+        text = torch.randn(size, text_tokens, TEXT_CHANNELS, generator=source) * keep[..., None]
+        conditions = {
+            "text": text,
+            "text_mask": keep,
+            "text_ids": torch.randint(0, VOCABULARY, (size, text_tokens), generator=source) * keep,
+        }
+        for name in (*self.family.needs, *self.optional):
+            shape = self.family.condition_shape(name, self.latent_shape)
+            conditions[name] = torch.randn(size, *shape, generator=source)
         return Batch(
             latents=latents,
             noise=torch.randn(latents.shape, generator=source),
             first=torch.rand(size, generator=source),
             second=torch.rand(size, generator=source),
             mask_draw=torch.rand(size, self.tokens, generator=source),
-            conditions={"text": text, "text_mask": keep},
+            conditions=conditions,
         )
 
 
@@ -70,6 +90,10 @@ def tiny(project: Places) -> Callable[[str], Tiny]:
     made: dict[str, Tiny] = {}
 
     def make(name: str) -> Tiny:
+        """A family by name; ``wan+reference`` is one with an optional condition."""
+        name, *optional = name.split("+")
+        if optional:
+            return replace(make(name), optional=tuple(optional))
         if name not in made:
             spec = make_plan(project, name, tier="smoke").runs[0]
             family = family_class(name)(spec.transformer)
@@ -79,27 +103,32 @@ def tiny(project: Places) -> Callable[[str], Tiny]:
                 for value in transformer.parameters():
                     if not value.any():  # a zero-initialised part would make its tests vacuous
                         value.normal_(std=0.05)
-            channels = latent_channels(family)
-            made[name] = Tiny(family, transformer, (channels, *CELLS[family.modality]))
+            channels = codec_from(spec.codec).latent_shape(MEDIA_SHAPES[family.modality])[0]
+            known = expected(name)
+            cells = known.cells or CELLS[family.modality]
+            made[name] = Tiny(family, transformer, (channels, *cells), known)
         return made[name]
 
     return make
 
 
-def latent_channels(family: Family) -> int:
-    """Channels of the latents: what the transformer puts out."""
-    return int(family.config.get("out_channels") or family.config.get("audio_acoustic_hidden_dim"))
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for ``family_name`` runs for every registered family."""
+    """A test that asks for ``family_name`` runs for every registered family; for ``tiny_family``, also with each of
+    its optional conditions."""
     if "family_name" in metafunc.fixturenames:
         metafunc.parametrize("family_name", names("families"))
+    if "tiny_family" in metafunc.fixturenames:
+        cases = [name for family in names("families") for name in (family, *_with_options(family))]
+        metafunc.parametrize("tiny_family", cases, indirect=True)
+
+
+def _with_options(family: str) -> list[str]:
+    return [f"{family}+{option}" for option in family_class(family).accepts]
 
 
 @pytest.fixture
-def tiny_family(family_name: str, tiny: Callable[[str], Tiny]) -> Tiny:
-    return tiny(family_name)
+def tiny_family(request: pytest.FixtureRequest, tiny: Callable[[str], Tiny]) -> Tiny:
+    return tiny(request.param)
 
 
 def token_mask(tokens: Tensor) -> Tensor:

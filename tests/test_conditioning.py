@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from selfflow_bench.conditioning import ConditioningError, LevelRows, TokenLevels, TokenTimes
+from selfflow_bench.conditioning import ConditioningError, LevelRows, TokenLevels, TokenSequences, TokenTimes
 
 shapes = st.tuples(st.integers(1, 4), st.integers(13, 40), st.integers(1, 5), st.integers(1, 3))
 
@@ -16,6 +16,10 @@ shapes = st.tuples(st.integers(1, 4), st.integers(13, 40), st.integers(1, 5), st
 def levels_of(batch: int, tokens: int, levels: int, seed: int = 0) -> TokenLevels:
     source = torch.Generator().manual_seed(seed)
     return TokenLevels.of(torch.randint(0, levels, (batch, tokens), generator=source), levels)
+
+
+def sequences_of(*levels: TokenLevels) -> TokenSequences:
+    return TokenSequences.of([one.level for one in levels], torch.zeros(levels[0].levels, levels[0].batch))
 
 
 def picked(rows: torch.Tensor, levels: TokenLevels) -> torch.Tensor:
@@ -32,9 +36,12 @@ def test_select_is_the_plain_loop_and_sum_is_its_transpose(shape: tuple[int, int
     levels = levels_of(batch, tokens, count)
     source = torch.Generator().manual_seed(1)
     rows = torch.randn(count * batch, 1, channels, generator=source, dtype=torch.float64)
-    assert torch.equal(levels.select(rows), picked(rows, levels))
+    assert torch.equal(levels.select(rows, torch.empty(batch, tokens, channels)), picked(rows, levels))
     other = torch.randn(batch, tokens, channels, generator=source, dtype=torch.float64)
-    torch.testing.assert_close((levels.select(rows) * other).sum(), (rows * levels.sum_tokens(other)).sum())
+    torch.testing.assert_close(
+        (levels.select(rows, torch.empty(batch, tokens, channels)) * other).sum(),
+        (rows * levels.sum_tokens(other)).sum(),
+    )
 
 
 @given(shapes, st.sampled_from(["add", "multiply"]), st.booleans())
@@ -51,7 +58,7 @@ def test_meeting_tokens_is_the_plain_operation_with_its_gradients(
     gradients = []
     for plain in (True, False):
         rows, hidden = (value.clone().requires_grad_() for value in values)
-        left = picked(rows, levels) if plain else LevelRows(rows, levels)
+        left = picked(rows, levels) if plain else LevelRows(rows, sequences_of(levels))
         pair = (left, hidden) if from_the_left else (hidden, left)
         result = pair[0] + pair[1] if operation == "add" else pair[0] * pair[1]
         assert isinstance(result, torch.Tensor)
@@ -64,7 +71,7 @@ def test_meeting_tokens_is_the_plain_operation_with_its_gradients(
 def test_row_operations_act_on_every_level() -> None:
     levels = levels_of(2, 16, 3)
     rows = torch.randn(6, 8)
-    stand_in = LevelRows(rows, levels)
+    stand_in = LevelRows(rows, sequences_of(levels))
     weight = torch.randn(12, 8)
     assert stand_in.shape == (2, 8)
     assert (stand_in.ndim, stand_in.dim(), stand_in.size(1), stand_in.dtype) == (2, 2, 8, torch.float32)
@@ -84,7 +91,7 @@ def test_row_operations_act_on_every_level() -> None:
 
 def test_what_has_no_rule_raises() -> None:
     levels = levels_of(2, 16, 2)
-    stand_in = LevelRows(torch.randn(4, 1, 8), levels)
+    stand_in = LevelRows(torch.randn(4, 1, 8), sequences_of(levels))
     for wrong in (
         lambda: torch.softmax(stand_in, -1),
         lambda: stand_in + torch.randn(2, 17, 8),
@@ -95,20 +102,51 @@ def test_what_has_no_rule_raises() -> None:
         lambda: stand_in.chunk(2, dim=0),
         lambda: stand_in.unsqueeze(0),
         lambda: torch.cat([stand_in, stand_in], dim=0),
-        lambda: stand_in + LevelRows(torch.randn(4, 1, 8), levels_of(2, 16, 2)),
+        lambda: stand_in + LevelRows(torch.randn(4, 1, 8), sequences_of(levels_of(2, 16, 2))),
     ):
         with pytest.raises(ConditioningError):
             wrong()
+
+
+def test_a_sequence_is_known_by_its_length() -> None:
+    target, whole = levels_of(2, 16, 3), levels_of(2, 21, 3, seed=1)
+    rows = torch.randn(6, 1, 8)
+    stand_in = LevelRows(rows, sequences_of(target, whole))
+    for levels in (target, whole):
+        hidden = torch.randn(2, levels.tokens, 8)
+        assert torch.equal(stand_in * hidden, picked(rows, levels) * hidden)
+        # An expanded row still picks by the sequence it meets.
+        assert torch.equal(stand_in.expand(-1, levels.tokens, -1) + hidden, picked(rows, levels) + hidden)
+    grid = torch.randn(2, 4, 4, 8)
+    met = LevelRows(rows[:, None], sequences_of(target, whole)) * grid
+    assert torch.equal(met, picked(rows, target).view(2, 4, 4, 8) * grid)
+    with pytest.raises(ConditioningError, match="another text length"):
+        sequences_of(target, levels_of(2, 16, 3, seed=2))
+
+
+def test_the_contexts_row_is_the_mean_over_target_tokens() -> None:
+    target = levels_of(2, 16, 2)
+    shares = torch.stack([(target.level == level).float().mean(1) for level in (0, 1, 2, 3)])
+    rows = torch.randn(8, 1, 5, dtype=torch.float64)
+    for mean in (True, False):
+        sequences = TokenSequences.of([target.level], shares, context=2, mean=mean)
+        filled = LevelRows(rows, sequences).with_context_mean()
+        expected = picked(rows, target).mean(1) if mean else rows[4:6, 0]
+        torch.testing.assert_close(filled.context()[:, 0], expected)
+        others = [0, 1, 2, 3, 6, 7]
+        assert torch.equal(filled._rows[others], rows[others])
+    with pytest.raises(ConditioningError, match="context takes no timestep"):
+        LevelRows(rows, TokenSequences.of([target.level], shares)).context()
 
 
 def test_one_sample_is_not_mistaken_for_a_table() -> None:
     levels = levels_of(1, 16, 2)
     rows = torch.randn(2, 1, 8)
     hidden = torch.randn(1, 16, 8)
-    assert torch.equal(LevelRows(rows, levels) * hidden, picked(rows, levels) * hidden)
+    assert torch.equal(LevelRows(rows, sequences_of(levels)) * hidden, picked(rows, levels) * hidden)
     few = levels_of(1, 6, 2)
     with pytest.raises(ConditioningError, match="use batch 2"):
-        LevelRows(rows, few) + torch.randn(1, 6, 8)
+        LevelRows(rows, sequences_of(few)) + torch.randn(1, 6, 8)
 
 
 def test_mixed_times_pick_by_the_mask() -> None:
@@ -117,7 +155,8 @@ def test_mixed_times_pick_by_the_mask() -> None:
     times = TokenTimes.mixed(first, second, mask)
     expected = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.2, 0.9]])
     assert torch.equal(times.per_token(), expected)
-    assert torch.equal(times.map(lambda value: 1000 * value).per_token(), 1000 * expected)
+    torch.testing.assert_close(times.shares(), torch.tensor([[2 / 3, 2 / 3], [1 / 3, 1 / 3]]))
+    torch.testing.assert_close(TokenTimes.mixed(first, second, mask, "time_mean").context_time(), expected.mean(1))
 
 
 def test_saved_memory_is_that_of_the_ordinary_call() -> None:
@@ -127,7 +166,7 @@ def test_saved_memory_is_that_of_the_ordinary_call() -> None:
     rows = torch.randn(8, 1, 32, requires_grad=True)
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        result = hidden * LevelRows(rows, levels)
-        result = result + LevelRows(rows, levels)
+        result = hidden * LevelRows(rows, sequences_of(levels))
+        result = result + LevelRows(rows, sequences_of(levels))
     assert sorted(kept) == [rows.numel(), hidden.numel()]
     assert result.shape == hidden.shape

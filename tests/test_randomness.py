@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfflow_bench.flow import TimestepDistribution, noised, shifted
+from selfflow_bench.flow import RectifiedFlow, TimestepDistribution, shifted
 from selfflow_bench.randomness import EpochOrder, key, normal
 from selfflow_bench.training.batches import Batches
 
@@ -75,5 +75,5 @@ def test_the_shift_keeps_the_ends_and_the_order(sigma: float, shift: float) -> N
 
 def test_noise_ends() -> None:
     x0, noise = torch.randn(2, 3), torch.randn(2, 3)
-    assert torch.equal(noised(x0, noise, torch.zeros(2, 1)), x0)
-    assert torch.equal(noised(x0, noise, torch.ones(2, 1)), noise)
+    assert torch.equal(RectifiedFlow().noised(x0, noise, torch.zeros(2, 1)), x0)
+    assert torch.equal(RectifiedFlow().noised(x0, noise, torch.ones(2, 1)), noise)

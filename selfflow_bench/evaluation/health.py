@@ -9,7 +9,7 @@ from torch import nn
 
 from selfflow_bench.evaluation.validation import ValidationTriples
 from selfflow_bench.families.base import Family
-from selfflow_bench.flow import noised, per_sample_shape
+from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.hidden_states import output_of_block
 
 
@@ -33,12 +33,12 @@ def feature_health(family: Family, model: nn.Module, triples: ValidationTriples,
     """Health of the hidden states after ``block`` (from 1)."""
     device = next(model.parameters()).device
     latents, noise, sigma, conditions = triples.batches()[0]
-    noisy = noised(latents, noise, per_sample_shape(sigma, latents)).to(device)
+    noisy = family.noising.noised(latents, noise, per_sample_shape(sigma, latents)).to(device)
     on_device = {name: value.to(device) for name, value in conditions.items()}
     output = output_of_block(
         family.blocks(model)[block - 1], lambda: family.predict(model, noisy, sigma.to(device), on_device)
     )
-    states = family.hidden_tokens(output).flatten(0, 1).double()
+    states = family.hidden_tokens(output, noisy, on_device).flatten(0, 1).double()
     centred = states - states.mean(0)
     shares = torch.linalg.svdvals(centred.T @ centred).clamp_min(0).sqrt()
     shares = shares / shares.sum().clamp_min(torch.finfo(torch.float64).tiny)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_bench.families.base import Family
-from selfflow_bench.flow import noised, per_sample_shape, velocity
+from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.randomness import normal
 from selfflow_bench.recipe import VALIDATION_TIMESTEPS
 
@@ -22,7 +22,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """Mean squared error of the velocity: over everything, and for each sigma from clean to noisy."""
+    """Mean squared error of the predicted target: over everything, and for each sigma from clean to noisy."""
 
     whole: float
     per_timestep: tuple[float, ...]
@@ -67,9 +67,9 @@ def validation_loss(family: Family, model: nn.Module, triples: ValidationTriples
     for cpu_latents, cpu_noise, cpu_sigma, cpu_conditions in triples.batches():
         latents, noise, sigma = cpu_latents.to(device), cpu_noise.to(device), cpu_sigma.to(device)
         conditions = {name: value.to(device) for name, value in cpu_conditions.items()}
-        noisy = noised(latents, noise, per_sample_shape(sigma, latents))
+        noisy = family.noising.noised(latents, noise, per_sample_shape(sigma, latents))
         predicted = family.predict(model, noisy, sigma, conditions).float()
-        losses = (predicted - velocity(latents, noise)).square().flatten(1).mean(1).double()
+        losses = (predicted - family.noising.target(latents, noise)).square().flatten(1).mean(1).double()
         bins = (sigma * VALIDATION_TIMESTEPS).long()
         total.index_add_(0, bins, losses)
         counts.index_add_(0, bins, torch.ones_like(losses))

@@ -49,9 +49,10 @@ class AceStep(Family):
             "context_latents": context,
         }
 
-    def velocity(self, output: Tensor, latents: Tensor) -> Tensor:
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
         """``[B, frames, C] -> [B, C, frames]``."""
-        return output.transpose(1, 2)
+        predicted: Tensor = output.transpose(1, 2)
+        return predicted
 
     def scheduler(self, shift: float) -> FlowMatchEulerDiscreteScheduler:
         """As in the published pipeline: Euler steps on shifted flow sigmas."""

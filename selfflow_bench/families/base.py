@@ -1,10 +1,10 @@
 """What the trainer needs to know about a model family, and nothing else.
 
-The suite's convention (see `selfflow_bench.flow`): sigma in [0, 1], 0 = data, 1 = noise,
-``x_sigma = (1 - sigma) x0 + sigma eps``, velocity ``v = eps - x0``. A family converts at its border: its clock, the
-sign and the parametrisation of its output. It knows nothing of methods, data sets or the training loop.
+The suite's convention (see `selfflow_bench.flow`): sigma in [0, 1], 0 = data, 1 = noise. A family converts at its
+border: its clock, the sign and the parametrisation of its output. It knows nothing of methods, data sets or the
+training loop.
 
-Shapes: latents are channels-first ``[B, C, *cells]``; tokens are in the order the transformer sees them.
+Shapes: latents are channels-first ``[B, C, *cells]``; target tokens are in the order the transformer sees them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,18 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from selfflow_bench.conditioning import LevelRows, TokenTimes
+from selfflow_bench.conditioning import LevelRows, TokenSequences, TokenTimes
+from selfflow_bench.flow import Noising, RectifiedFlow
+from selfflow_bench.hidden_states import output_of_block
 
 Modality = Literal["image", "video", "audio"]
 Conditions = Mapping[str, Tensor]
+"""What a sample is conditioned on, batch first.
+
+``text``: float ``[B, T, D]``, zero behind a caption's end; ``text_mask``: bool ``[B, T]``; ``text_ids``: int64
+``[B, T]``, the tokenizer's. ``reference``, where a family takes one: clean latents ``[B, C, *cells]``.
+"""
+REFERENCE = "reference"
 
 
 class Family(ABC):
@@ -27,13 +35,33 @@ class Family(ABC):
 
     modality: ClassVar[Modality]
     transformer_class: ClassVar[type[nn.Module]]
+    noising: ClassVar[Noising] = RectifiedFlow()
+    modulates_context: ClassVar[bool] = False
+    """Whether context tokens (text) are modulated by the timestep too, and so need a time of their own."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Conditions that the family cannot do without, beside text."""
+    accepts: ClassVar[tuple[str, ...]] = ()
+    """Conditions that the family can have, or not."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = dict(config)
 
     def build(self) -> nn.Module:
         """The transformer with fresh weights. Raises TypeError where the class does not know an argument."""
+        transformer = self.make()
+        self.attach(transformer)
+        return transformer
+
+    def make(self) -> nn.Module:
+        """The bare transformer, without hooks."""
         return self.transformer_class(**self.config)
+
+    def attach(self, transformer: nn.Module) -> None:
+        """Install, once and for good, what conditioning by levels needs of a made transformer: hooks only.
+
+        Hooks leave the ordinary call, with a plain timestep, as it is. They stay because gradient checkpointing runs
+        blocks again in backward.
+        """
 
     @abstractmethod
     def patch(self) -> tuple[int, ...]:
@@ -49,7 +77,7 @@ class Family(ABC):
 
     @abstractmethod
     def scheduler(self, shift: float) -> Any:
-        """The family's ordinary diffusers scheduler, in the suite's flow convention, with this timestep shift."""
+        """The family's ordinary diffusers scheduler, for predictions as `predict` gives them, with this shift."""
 
     def model_time(self, sigma: Tensor) -> Tensor:
         """The family's clock at ``sigma`` (float32, any shape)."""
@@ -59,14 +87,38 @@ class Family(ABC):
         """The sigma that one of the scheduler's timesteps stands for."""
         return timestep.float() / float(scheduler.config.num_train_timesteps)
 
-    def velocity(self, output: Tensor, latents: Tensor) -> Tensor:
-        """The transformer's output, latent-shaped, as a velocity in the suite's convention."""
-        return output
+    def prediction(self, output: Any, latents: Tensor) -> Tensor:
+        """What the transformer returned, as a prediction of the noising's target, ``[B, C, *cells]``."""
+        made: Tensor = output
+        return made
 
-    def hidden_tokens(self, output: Any) -> Tensor:
-        """The target tokens ``[B, N, D]`` in what a block returned."""
+    def hidden_tokens(self, output: Any, latents: Tensor, conditions: Conditions) -> Tensor:
+        """The target tokens ``[B, N, D]`` in what a block returned, for a forward on these latents and conditions."""
         tokens: Tensor = output
         return tokens
+
+    def sequences(
+        self, target: Tensor, context: int, clean: int, latents: Tensor, conditions: Conditions
+    ) -> Sequence[Tensor]:
+        """The levels of all sequences in which the transformer meets its timestep.
+
+        Args:
+            target: int64 ``[B, N]``, the levels of the target tokens.
+            context: the level of context tokens, in families that modulate them.
+            clean: the level of sigma 0, where there is a reference.
+            latents: the noisy latents.
+            conditions: what the forward is conditioned on.
+
+        Returns:
+            int64 ``[B, S]`` for each sequence; by default the target tokens alone.
+        """
+        return [target]
+
+    def condition_shape(self, name: str, latent_shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape ``[...]`` of one sample's condition for latents ``[C, *cells]``: a reference is one such picture."""
+        if name == REFERENCE:
+            return tuple(latent_shape) if self.modality == "image" else (latent_shape[0], 1, *latent_shape[2:])
+        raise KeyError(f"{type(self).__name__} takes no condition {name!r}")
 
     def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, ...]:
         """Tokens along each axis for latents ``[C, *cells]``. Raises ValueError where a patch does not fit."""
@@ -74,6 +126,10 @@ class Family(ABC):
         if len(cells) != len(patch) or any(cell % size for cell, size in zip(cells, patch, strict=True)):
             raise ValueError(f"latent cells {cells} are not a whole number of patches {patch}")
         return tuple(cell // size for cell, size in zip(cells, patch, strict=True))
+
+    def aligned_grid(self, latent_shape: Sequence[int]) -> tuple[int, ...]:
+        """The tokens that `hidden_tokens` returns, along each axis: all target tokens, in most families."""
+        return self.token_grid(latent_shape)
 
     def spread(self, tokens: Tensor, latent_shape: Sequence[int]) -> Tensor:
         """One value per token ``[B, N]`` -> one value per latent cell ``[B, 1, *cells]``."""
@@ -86,7 +142,7 @@ class Family(ABC):
     def predict(
         self, transformer: nn.Module, latents: Tensor, sigma: Tensor | TokenTimes, conditions: Conditions
     ) -> Tensor:
-        """The velocity predicted for noisy latents.
+        """The noising's target predicted for noisy latents.
 
         Args:
             transformer: a model of this family (or a wrapper of it with the same forward).
@@ -98,18 +154,17 @@ class Family(ABC):
             ``[B, C, *cells]``.
         """
         if isinstance(sigma, TokenTimes):
-            time: Tensor | LevelRows = sigma.map(self.model_time).rows()
+            time: Tensor | LevelRows = self._level_rows(sigma, latents, conditions)
         else:
             time = self.model_time(sigma)
-        output = transformer(**self.arguments(latents, time, conditions), return_dict=False)[0]
-        if not isinstance(output, Tensor):
-            raise TypeError(f"{type(transformer).__name__} returned a {type(output).__name__}, not a tensor")
-        return self.velocity(output, latents)
+        output = transformer(**self.arguments(latents, time, conditions), return_dict=False)
+        predicted = self.prediction(output[0], latents)
+        if not isinstance(predicted, Tensor):
+            raise TypeError(f"{type(transformer).__name__} returned a {type(predicted).__name__}, not a tensor")
+        return predicted
 
     def hidden_size(self, transformer: nn.Module, latent_shape: Sequence[int], conditions: Conditions) -> int:
         """Channels D of the hidden states, read off a forward on one sample of zeros."""
-        from selfflow_bench.hidden_states import output_of_block
-
         first = self.blocks(transformer)[0]
         reference = next(transformer.parameters())
         latents = torch.zeros(1, *latent_shape, device=reference.device)
@@ -117,4 +172,22 @@ class Family(ABC):
         sigma = torch.zeros(1, device=reference.device)
         with torch.no_grad():
             output = output_of_block(first, lambda: self.predict(transformer, latents, sigma, one))
-        return int(self.hidden_tokens(output).shape[-1])
+        return int(self.hidden_tokens(output, latents, one).shape[-1])
+
+    def _level_rows(self, sigma: TokenTimes, latents: Tensor, conditions: Conditions) -> LevelRows:
+        """The times, then the context's, then sigma 0: as many as the family and its conditions need."""
+        times, shares = [sigma.times], [sigma.shares()]
+        has_reference = REFERENCE in conditions
+        context, clean = len(sigma.times), len(sigma.times) + 1
+        if self.modulates_context or has_reference:
+            times.append(sigma.context_time()[None])
+        if has_reference:
+            times.append(torch.zeros_like(times[-1]))
+        shares.extend(torch.zeros_like(extra) for extra in times[1:])
+        sequences = TokenSequences.of(
+            self.sequences(sigma.level, context, clean, latents, conditions),
+            torch.cat(shares),
+            context=context if self.modulates_context else None,
+            mean=sigma.context == "embedding_mean",
+        )
+        return LevelRows(self.model_time(torch.cat(times)).flatten(), sequences)

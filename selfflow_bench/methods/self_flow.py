@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selfflow_bench.conditioning import TokenTimes
+from selfflow_bench.conditioning import ContextTime, TokenTimes
 from selfflow_bench.errors import FieldError
-from selfflow_bench.flow import noised, per_sample_shape, velocity
+from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.hidden_states import captured_output, output_of_block
 from selfflow_bench.methods.base import Batch, Method, MethodSettings, Situation, StepResult
 from selfflow_bench.methods.parts.projector import ProjectorKind, projector
@@ -28,7 +28,8 @@ class SelfFlowSettings(MethodSettings):
 
     ``mask_ratio`` is the share of tokens that take the second draw, not the share of noisier tokens. Blocks count
     from 1: hidden states after that block. ``neighbour_distance`` adds, on video, the same term against the teacher's
-    frames up to that far away, weighted ``exp(-distance / neighbour_tau)``; 0 leaves it out.
+    frames up to that far away, weighted ``exp(-distance / neighbour_tau)``; 0 leaves it out. ``context_time`` is the
+    timestep of text tokens, where a family modulates them.
     """
 
     mask_ratio: float
@@ -41,6 +42,7 @@ class SelfFlowSettings(MethodSettings):
     neighbour_distance: int = Field(default=0, ge=0)
     neighbour_tau: float = Field(default=1.0, gt=0.0)
     feature_source: str = "ema_teacher"
+    context_time: ContextTime = "embedding_mean"
 
 
 class SelfFlow(Method):
@@ -86,11 +88,11 @@ class SelfFlow(Method):
     ) -> StepResult:
         """Paper section 3; the steps as numbered in the documentation's algorithm."""
         sigma = self.sigma(batch)
-        noisy = noised(batch.latents, batch.noise, self._per_cell(sigma, batch))
+        noisy = self.family.noising.noised(batch.latents, batch.noise, self._per_cell(sigma, batch))
         weight = self.weight(step)
         if weight == 0:
             predicted = self.family.predict(transformer, noisy, sigma, batch.conditions)
-            generative = F.mse_loss(predicted.float(), velocity(batch.latents, batch.noise))
+            generative = F.mse_loss(predicted.float(), self.family.noising.target(batch.latents, batch.noise))
             metrics: dict[str, Tensor | float] = {"loss_generative": generative.detach(), "alignment_weight": 0.0}
             if self._probes(step):
                 with torch.no_grad():
@@ -100,8 +102,8 @@ class SelfFlow(Method):
         block = self.family.blocks(transformer)[self.settings.student_block - 1]
         with captured_output(block) as outputs:
             predicted = self.family.predict(transformer, noisy, sigma, batch.conditions)
-        generative = F.mse_loss(predicted.float(), velocity(batch.latents, batch.noise))
-        projected = heads["projector"](self.family.hidden_tokens(outputs[0]))
+        generative = F.mse_loss(predicted.float(), self.family.noising.target(batch.latents, batch.noise))
+        projected = heads["projector"](self.family.hidden_tokens(outputs[0], noisy, batch.conditions))
         alignment, metrics = self._alignment(projected, self.teacher_tokens(teacher, batch), batch)
         return StepResult(
             generative + weight * alignment,
@@ -112,16 +114,18 @@ class SelfFlow(Method):
         """The student's noise level: per token, or plainly per sample where no token can be masked."""
         if self.settings.mask_ratio == 0:
             return batch.first
-        return TokenTimes.mixed(batch.first, batch.second, batch.mask_draw < self.settings.mask_ratio)
+        return TokenTimes.mixed(
+            batch.first, batch.second, batch.mask_draw < self.settings.mask_ratio, self.settings.context_time
+        )
 
     def teacher_tokens(self, teacher: nn.Module, batch: Batch) -> Tensor:
         """The teacher's target tokens after its block, all at the cleaner of the two sigmas: ``[B, N, D]``."""
         cleaner = batch.first if self.settings.mask_ratio == 0 else torch.minimum(batch.first, batch.second)
-        view = noised(batch.latents, batch.noise, per_sample_shape(cleaner, batch.latents))
+        view = self.family.noising.noised(batch.latents, batch.noise, per_sample_shape(cleaner, batch.latents))
         block = self.family.blocks(teacher)[(self.settings.teacher_block or 0) - 1]
         with torch.no_grad():
             output = output_of_block(block, lambda: self.family.predict(teacher, view, cleaner, batch.conditions))
-        return self.family.hidden_tokens(output)
+        return self.family.hidden_tokens(output, view, batch.conditions)
 
     def observe(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Follow the running mean of the alignment score."""
@@ -170,7 +174,7 @@ class SelfFlow(Method):
     ) -> Tensor | float:
         block = self.family.blocks(transformer)[self.settings.student_block - 1]
         output = output_of_block(block, lambda: self.family.predict(transformer, noisy, sigma, batch.conditions))
-        projected = heads["projector"](self.family.hidden_tokens(output))
+        projected = heads["projector"](self.family.hidden_tokens(output, noisy, batch.conditions))
         return self._alignment(projected, self.teacher_tokens(teacher, batch), batch)[1]["alignment_score"]
 
     def _alignment(self, projected: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -180,7 +184,7 @@ class SelfFlow(Method):
         loss = 1 - own
         metrics: dict[str, Tensor | float] = {"alignment_score": own.detach()}
         if self.settings.neighbour_distance:
-            frames = self.family.token_grid(batch.latents.shape[1:])[0]
+            frames = self.family.aligned_grid(batch.latents.shape[1:])[0]
             neighbours, score = _neighbour_terms(
                 projected, target, frames, self.settings.neighbour_distance, self.settings.neighbour_tau
             )

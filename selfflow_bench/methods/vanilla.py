@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import functional as F
 
-from selfflow_bench.flow import noised, per_sample_shape, velocity
+from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.methods.base import Batch, Method, MethodSettings, StepResult
 
 
@@ -14,7 +14,7 @@ class VanillaSettings(MethodSettings):
 
 
 class Vanilla(Method):
-    """Mean squared error of the predicted velocity."""
+    """Mean squared error of the prediction of the family's target."""
 
     settings_class = VanillaSettings
     summary = "plain flow matching, one timestep per sample"
@@ -23,7 +23,7 @@ class Vanilla(Method):
         self, transformer: nn.Module, heads: nn.ModuleDict, teacher: nn.Module, batch: Batch, step: int
     ) -> StepResult:
         """Homogeneous at the batch's first timestep."""
-        noisy = noised(batch.latents, batch.noise, per_sample_shape(batch.first, batch.latents))
+        noisy = self.family.noising.noised(batch.latents, batch.noise, per_sample_shape(batch.first, batch.latents))
         predicted = self.family.predict(transformer, noisy, batch.first, batch.conditions)
-        loss = F.mse_loss(predicted.float(), velocity(batch.latents, batch.noise))
+        loss = F.mse_loss(predicted.float(), self.family.noising.target(batch.latents, batch.noise))
         return StepResult(loss, {"loss_generative": loss.detach()})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.evaluation.sampling import sample
-from selfflow_bench.flow import noised, per_sample_shape, velocity
+from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.hidden_states import captured_output, output_of_block
 from selfflow_bench.methods.self_flow import SelfFlow, SelfFlowSettings
 from tests.conftest import Tiny, token_mask
@@ -23,11 +25,11 @@ def test_hidden_states_are_exactly_the_target_tokens(tiny_family: Tiny) -> None:
             output = output_of_block(
                 block, lambda: family.predict(tiny_family.transformer, latents, batch.first, batch.conditions)
             )
-        return family.hidden_tokens(output)
+        return family.hidden_tokens(output, latents, batch.conditions)
 
     base = states(batch.latents)
-    assert base.shape[:2] == (1, tiny_family.tokens)
-    for token in range(tiny_family.tokens):
+    assert base.shape[:2] == (1, tiny_family.aligned)
+    for token in range(tiny_family.aligned):
         one = torch.zeros(1, tiny_family.tokens)
         one[0, token] = 3.0
         change = (states(batch.latents + family.spread(one, tiny_family.latent_shape)) - base).norm(dim=-1)[0]
@@ -53,7 +55,10 @@ def test_every_block_exits_early_with_the_same_bits(tiny_family: Tiny) -> None:
                 ran.clear()
                 early = output_of_block(block, forward)
             assert ran == list(range(index + 1)), "blocks behind the teacher's must not run"
-            assert torch.equal(family.hidden_tokens(whole[0]), family.hidden_tokens(early))
+            assert torch.equal(
+                family.hidden_tokens(whole[0], batch.latents, batch.conditions),
+                family.hidden_tokens(early, batch.latents, batch.conditions),
+            )
     finally:
         for handle in handles:
             handle.remove()
@@ -73,7 +78,7 @@ def test_teacher_is_at_least_as_clean_as_every_student_token(tiny_family: Tiny) 
     assert isinstance(student, TokenTimes)
     calls: list[torch.Tensor] = []
     handle = tiny_family.transformer.register_forward_pre_hook(
-        lambda _module, _args, kwargs: calls.append(kwargs["timestep"]), with_kwargs=True
+        lambda _module, _args, kwargs: calls.append(kwargs[tiny_family.expected.time_argument]), with_kwargs=True
     )
     try:
         method.teacher_tokens(tiny_family.transformer, batch)
@@ -97,50 +102,43 @@ def test_alignment_of_every_token_reaches_the_student(tiny_family: Tiny) -> None
         family.predict(tiny_family.transformer, batch.latents, times, batch.conditions)
     target = method.teacher_tokens(tiny_family.transformer, batch)
     assert not target.requires_grad
-    cosine = torch.nn.functional.cosine_similarity(family.hidden_tokens(outputs[0]), target, dim=-1)
-    assert cosine.shape == (2, tiny_family.tokens)
-    weight = next(value for name, value in block.named_parameters() if name.endswith("to_q.weight"))
-    for token in range(tiny_family.tokens):
+    cosine = torch.nn.functional.cosine_similarity(
+        family.hidden_tokens(outputs[0], batch.latents, batch.conditions), target, dim=-1
+    )
+    assert cosine.shape == (2, tiny_family.aligned)
+    weight = next(value for value in block.parameters() if value.ndim == 2)
+    for token in range(tiny_family.aligned):
         (gradient,) = torch.autograd.grad(cosine[0, token], weight, retain_graph=True)
         assert gradient.abs().max() > 0, token
 
 
-def _as_output(family, latents: torch.Tensor) -> torch.Tensor:
-    return latents.transpose(1, 2) if family.modality == "audio" else latents
+def test_sign_and_clock(tiny_family: Tiny) -> None:
+    """What the class is trained to put out becomes the suite's target, and one step from any sigma finds the data."""
+    family, batch, expected = tiny_family.family, tiny_family.batch(), tiny_family.expected
+    torch.testing.assert_close(family.model_time(batch.first), expected.clock(batch.first))
+    sigma = per_sample_shape(batch.first, batch.latents)
+    noisy = family.noising.noised(batch.latents, batch.noise, sigma)
+    predicted = family.prediction(expected.raw(batch.latents, batch.noise), noisy)
+    torch.testing.assert_close(predicted, family.noising.target(batch.latents, batch.noise))
+    torch.testing.assert_close(family.noising.data(noisy, predicted, sigma), batch.latents, rtol=1e-4, atol=1e-3)
 
 
-class _KnowsTheData(torch.nn.Module):
-    """Answers every call with the velocity that leads to one fixed set of data, in the family's own layout."""
-
-    def __init__(self, family, data: torch.Tensor) -> None:
-        super().__init__()
-        self.family, self.data = family, data
-        self.anchor = torch.nn.Parameter(torch.zeros(()))
-
-    def forward(self, *, hidden_states: torch.Tensor, timestep: torch.Tensor, return_dict: bool, **_) -> tuple:
-        data = _as_output(self.family, self.data)
-        span = self.family.model_time(torch.tensor(1.0)) - self.family.model_time(torch.tensor(0.0))
-        sigma = (timestep - self.family.model_time(torch.tensor(0.0))) / span
-        sigma = sigma.view(-1, *[1] * (data.ndim - 1)).clamp_min(1e-6)
-        return ((hidden_states - data) / sigma,)
-
-
-def test_sign_and_clock_recover_the_data_in_one_step(tiny_family: Tiny) -> None:
-    """A model that knows the data, called in the family's own clock, leads back to it from any sigma."""
-    family, batch = tiny_family.family, tiny_family.batch()
-    noisy = noised(batch.latents, batch.noise, per_sample_shape(batch.first, batch.latents))
-    predicted = family.predict(_KnowsTheData(family, batch.latents), noisy, batch.first, batch.conditions)
-    torch.testing.assert_close(predicted, velocity(batch.latents, batch.noise), rtol=0, atol=1e-3)
-    recovered = noisy - per_sample_shape(batch.first, noisy) * predicted
-    torch.testing.assert_close(recovered, batch.latents, rtol=0, atol=1e-5)
-
-
-def test_the_familys_scheduler_ends_at_the_data(tiny_family: Tiny) -> None:
+def test_the_familys_scheduler_ends_at_the_data(tiny_family: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a predictor that knows the data, sampling from noise with diffusers' own scheduler finds them."""
     batch = tiny_family.batch(size=2)
-    model = _KnowsTheData(tiny_family.family, batch.latents)
+    family = copy.copy(tiny_family.family)
+
+    def predict(_model, latents, sigma, _conditions) -> torch.Tensor:
+        level = per_sample_shape(sigma, latents).clamp_min(1e-6)
+        # The noise that leads from the data to these latents, whatever the family's noising is.
+        per_noise = family.noising.noised(torch.zeros(()), torch.ones(()), level)
+        noise = (latents - family.noising.noised(batch.latents, torch.zeros(()), level)) / per_noise
+        return family.noising.target(batch.latents, noise)
+
+    monkeypatch.setattr(family, "predict", predict)
     made = sample(
-        tiny_family.family,
-        model,
+        family,
+        tiny_family.transformer,
         batch.conditions,
         tiny_family.latent_shape,
         steps=20,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.errors import FieldError
-from selfflow_bench.flow import noised, per_sample_shape, velocity
+from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.hidden_states import captured_output
 from selfflow_bench.methods.base import Situation
 from selfflow_bench.methods.parts.schedule import SimilarityCutoff, WeightSchedule
@@ -50,18 +50,20 @@ def test_step_is_the_written_out_algorithm(tiny_family: Tiny) -> None:
     mask = batch.mask_draw < 0.4
     sigma = torch.where(mask, batch.second[:, None], batch.first[:, None])
     cells = family.spread(sigma, tiny_family.latent_shape)
-    mixed = (1 - cells) * batch.latents + cells * batch.noise
+    mixed = family.noising.noised(batch.latents, batch.noise, cells)
     block, deeper = family.blocks(student)[0], family.blocks(teacher)[1]
     with captured_output(block) as low:
         predicted = family.predict(student, mixed, TokenTimes.mixed(batch.first, batch.second, mask), batch.conditions)
     cleaner = torch.minimum(batch.first, batch.second)
     each = cleaner.view(-1, *[1] * len(tiny_family.latent_shape))
-    view = (1 - each) * batch.latents + each * batch.noise
+    view = family.noising.noised(batch.latents, batch.noise, each)
     with torch.no_grad(), captured_output(deeper) as high:
         family.predict(teacher, view, cleaner, batch.conditions)
-    generative = (predicted - (batch.noise - batch.latents)).square().mean()
+    generative = (predicted - family.noising.target(batch.latents, batch.noise)).square().mean()
     cosine = F.cosine_similarity(
-        heads["projector"](family.hidden_tokens(low[0])), family.hidden_tokens(high[0]), dim=-1
+        heads["projector"](family.hidden_tokens(low[0], mixed, batch.conditions)),
+        family.hidden_tokens(high[0], view, batch.conditions),
+        dim=-1,
     )
     torch.testing.assert_close(result.loss, generative + 0.5 * (1 - cosine).mean())
     assert set(result.metrics) == {"loss_generative", "loss_alignment", "alignment_score", "alignment_weight"}
@@ -143,7 +145,7 @@ def test_mask_ratio_is_the_share_of_second_draws_not_of_noisier_tokens(tiny: Cal
     batch = sana.batch(size=400)
     times = made.sigma(batch)
     assert isinstance(times, TokenTimes)
-    share = (times.levels.level == 1).float().mean()
+    share = (times.level == 1).float().mean()
     assert abs(float(share) - 0.25) < 0.01
     noisier = (times.per_token() > torch.minimum(batch.first, batch.second)[:, None]).float().mean()
     assert abs(float(noisier) - 0.5) < 0.05, "either draw is the noisier one half of the time"
@@ -262,9 +264,9 @@ def test_documented_mask_ratios_are_in_the_recipes(family_name: str, project: Pl
 
 
 def test_vanilla_ignores_the_second_draw(tiny_family: Tiny) -> None:
-    batch = tiny_family.batch()
-    made = Vanilla(VanillaSettings(), tiny_family.family, 10)
+    batch, family = tiny_family.batch(), tiny_family.family
+    made = Vanilla(VanillaSettings(), family, 10)
     loss = made.step(tiny_family.transformer, torch.nn.ModuleDict(), _NeverCalled(), batch, 0).loss
-    noisy = noised(batch.latents, batch.noise, per_sample_shape(batch.first, batch.latents))
-    predicted = tiny_family.family.predict(tiny_family.transformer, noisy, batch.first, batch.conditions)
-    torch.testing.assert_close(loss, F.mse_loss(predicted, velocity(batch.latents, batch.noise)))
+    noisy = family.noising.noised(batch.latents, batch.noise, per_sample_shape(batch.first, batch.latents))
+    predicted = family.predict(tiny_family.transformer, noisy, batch.first, batch.conditions)
+    torch.testing.assert_close(loss, F.mse_loss(predicted, family.noising.target(batch.latents, batch.noise)))

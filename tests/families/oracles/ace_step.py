@@ -1,48 +1,17 @@
-"""Independent per-token-row forwards: one conditioning row for every token, written out from each model's parts.
-
-Built otherwise than the product: no stand-in, no levels; the modulation runs once per token, as other trainers do it.
-"""
+"""ACE-Step, one row per token."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import torch
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from torch import Tensor
 
-from selfflow_bench.families.base import Conditions
-
-Oracle = Callable[..., Tensor]
+from tests.families.expectations import Expectations
 
 
-def sana(model, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
-    """``time``: ``[B, N]`` in the model's clock."""
-    batch, _, height, width = latents.shape
-    hidden = model.patch_embed(latents)
-    rows, embedded = model.time_embed(time.flatten(), batch_size=time.numel(), hidden_dtype=hidden.dtype)
-    rows, embedded = rows.view(batch, -1, 6, hidden.shape[-1]), embedded.view(batch, -1, hidden.shape[-1])
-    text = model.caption_norm(model.caption_projection(conditions["text"]))
-    bias = ((1 - conditions["text_mask"].to(hidden.dtype)) * -10000.0)[:, None]
-    for block in model.transformer_blocks:
-        table = block.scale_shift_table
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (rows + table).unbind(2)
-        hidden = hidden + gate_a * block.attn1(block.norm1(hidden) * (1 + scale_a) + shift_a)
-        hidden = hidden + block.attn2(hidden, encoder_hidden_states=text, attention_mask=bias)
-        normed = block.norm2(hidden) * (1 + scale_f) + shift_f
-        convolved = block.ff(normed.transpose(1, 2).reshape(batch, -1, height, width))
-        hidden = hidden + gate_f * convolved.flatten(2).transpose(1, 2)
-    shift, scale = (model.scale_shift_table + embedded[:, :, None]).unbind(2)
-    out = model.proj_out(model.norm_out.norm(hidden) * (1 + scale) + shift)
-    return out.transpose(1, 2).reshape(batch, -1, height, width)
-
-
-def wan(model, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
-    """Wan's own class takes a timestep per token."""
-    return model(latents, timestep=time, encoder_hidden_states=conditions["text"], return_dict=False)[0]
-
-
-def ace_step(model, latents: Tensor, time: Tensor, conditions: Conditions) -> Tensor:
+def forward(model, latents: Tensor, time: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
     """The block loop with ``temb`` per token; masks and rotary tables made here."""
     frames = latents.transpose(1, 2)
     batch, length, _channels = frames.shape
@@ -79,4 +48,9 @@ def ace_step(model, latents: Tensor, time: Tensor, conditions: Conditions) -> Te
     return model.proj_out_conv(out.transpose(1, 2))[..., :length]
 
 
-ORACLES: dict[str, Oracle] = {"sana": sana, "wan": wan, "ace_step": ace_step}
+EXPECTED = Expectations(
+    forward,
+    clock=lambda sigma: sigma,
+    raw=lambda x0, noise: (noise - x0).transpose(1, 2),
+    time_dtype=torch.float64,  # the class takes the type of the embedding from the type of the time
+)

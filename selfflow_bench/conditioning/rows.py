@@ -1,104 +1,16 @@
-"""Per-token timesteps inside an unmodified transformer, at the price of a few timesteps per sample.
-
-Self-Flow gives every token its own timestep, but a sample has only L distinct ones (two; more with clean reference
-tokens). The conditioning path (sinusoids, MLPs, modulation tables) therefore runs once per *level*: `LevelRows` stands
-in for the timestep argument of the ordinary forward, carries ``L * B`` rows where the model expects ``B``, and becomes
-a real ``[B, N, D]`` tensor only where it meets a token tensor, by picking each token's level.
-
-Shapes: B samples, L levels, N target tokens, D channels.
-
-Knows nothing of families, methods or training. An operation it has no rule for raises `ConditioningError`: a silent
-wrong broadcast would be a wrong experiment.
-"""
+"""The object that stands in for a timestep: rows for every level, tokens where it meets them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
-class ConditioningError(RuntimeError):
-    """A model did something with its timestep that has no rule here."""
-
-
-@dataclass(frozen=True, eq=False)
-class TokenLevels:
-    """Which level each token of a batch takes.
-
-    Args:
-        level: int64 ``[B, N]``, values in ``0 .. levels - 1``.
-        levels: L, the number of distinct rows per sample.
-    """
-
-    level: Tensor
-    levels: int
-    row: Tensor
-    """int64 ``[B * N]``: the row of ``[L * B, ...]`` that each token takes."""
-    choice: Tensor
-    """float32 ``[B, L, N]``, one-hot over L: sums token gradients into rows."""
-
-    @classmethod
-    def of(cls, level: Tensor, levels: int) -> TokenLevels:
-        """Index tensors are made here once per batch, not once per modulation."""
-        batch, _ = level.shape
-        row = level * batch + torch.arange(batch, device=level.device)[:, None]
-        choice = (level[:, None] == torch.arange(levels, device=level.device)[None, :, None]).float()
-        return cls(level, levels, row.flatten(), choice)
-
-    @property
-    def batch(self) -> int:
-        """B."""
-        return self.level.shape[0]
-
-    @property
-    def tokens(self) -> int:
-        """N."""
-        return self.level.shape[1]
-
-    def select(self, rows: Tensor) -> Tensor:
-        """``[L * B, 1, D] -> [B, N, D]``: a copy of each token's row."""
-        return rows.flatten(1).index_select(0, self.row).view(self.batch, self.tokens, *rows.shape[2:])
-
-    def sum_tokens(self, gradient: Tensor) -> Tensor:
-        """``[B, N, D] -> [L * B, 1, D]``: the transpose of `select`."""
-        per_level = torch.bmm(self.choice.to(gradient.dtype), gradient.flatten(2))
-        rows = per_level.transpose(0, 1).reshape(self.levels * self.batch, 1, -1)
-        return rows.view(self.levels * self.batch, 1, *gradient.shape[2:])
-
-
-@dataclass(frozen=True, eq=False)
-class TokenTimes:
-    """A time for every token, held as L times per sample and a choice per token.
-
-    Args:
-        times: ``[L, B]``, float.
-        levels: the choice.
-    """
-
-    times: Tensor
-    levels: TokenLevels
-
-    @classmethod
-    def mixed(cls, first: Tensor, second: Tensor, mask: Tensor) -> TokenTimes:
-        """Tokens where ``mask`` (bool ``[B, N]``) is true take ``second`` ``[B]``, the others ``first`` ``[B]``."""
-        return cls(torch.stack([first, second]), TokenLevels.of(mask.long(), 2))
-
-    def per_token(self) -> Tensor:
-        """``[B, N]``: the time of each token."""
-        return self.times.flatten().index_select(0, self.levels.row).view(self.levels.batch, self.levels.tokens)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> TokenTimes:
-        """The same choice over transformed times (a family's clock)."""
-        return type(self)(function(self.times), self.levels)
-
-    def rows(self) -> LevelRows:
-        """What is passed to the model in place of its ``[B]`` timestep."""
-        return LevelRows(self.times.flatten(), self.levels)
+from selfflow_bench.conditioning.levels import ConditioningError, TokenLevels, TokenSequences
 
 
 class _AddLevels(torch.autograd.Function):
@@ -107,7 +19,7 @@ class _AddLevels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, rows: Tensor, levels: TokenLevels) -> Tensor:
         ctx.levels, ctx.dtypes = levels, (tokens.dtype, rows.dtype)
-        selected = levels.select(rows)
+        selected = levels.select(rows, tokens)
         return selected.add_(tokens) if selected.dtype == tokens.dtype else tokens + selected
 
     @staticmethod
@@ -126,14 +38,14 @@ class _MultiplyLevels(torch.autograd.Function):
     def forward(ctx: Any, tokens: Tensor, rows: Tensor, levels: TokenLevels) -> Tensor:
         ctx.levels = levels
         ctx.save_for_backward(tokens, rows)
-        selected = levels.select(rows)
+        selected = levels.select(rows, tokens)
         return selected.mul_(tokens) if selected.dtype == tokens.dtype else tokens * selected
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, Tensor | None, None]:
         (gradient,) = gradients
         tokens, rows = ctx.saved_tensors
-        for_tokens = (gradient * ctx.levels.select(rows)).to(tokens.dtype) if ctx.needs_input_grad[0] else None
+        for_tokens = (gradient * ctx.levels.select(rows, tokens)).to(tokens.dtype) if ctx.needs_input_grad[0] else None
         for_rows = ctx.levels.sum_tokens(gradient * tokens).to(rows.dtype) if ctx.needs_input_grad[1] else None
         return for_tokens, for_rows, None
 
@@ -145,17 +57,40 @@ class LevelRows:
     and `torch.compile` cannot trace. Dimension 0 is the batch; operations on the others act on the rows directly.
     """
 
-    __slots__ = ("_levels", "_rows")
+    __slots__ = ("_rows", "_sequences")
 
-    def __init__(self, rows: Tensor, levels: TokenLevels) -> None:
-        self._rows, self._levels = rows, levels
+    def __init__(self, rows: Tensor, sequences: TokenSequences) -> None:
+        self._rows, self._sequences = rows, sequences
+
+    # What families ask, beside models.
+
+    def with_context_mean(self) -> LevelRows:
+        """Applied to the time embedding: fills the context's row with the mean over the target tokens.
+
+        Does nothing in models without a context level, and where the context has a time of its own.
+        """
+        sequences = self._sequences
+        if sequences.context is None or not sequences.mean:
+            return self
+        rows = torch.unflatten(self._rows, 0, (sequences.levels, sequences.batch))
+        shares = sequences.shares.to(rows.dtype).view(*sequences.shares.shape, *[1] * (rows.ndim - 2))
+        mean = (rows * shares).sum(0, keepdim=True)
+        parts = (rows[: sequences.context], mean, rows[sequences.context + 1 :])
+        return self._same(torch.cat(parts).flatten(0, 1))
+
+    def context(self) -> Tensor:
+        """The context's row of each sample, ``[B, ...]``: an ordinary tensor."""
+        if self._sequences.context is None:
+            raise ConditioningError("this model's context takes no timestep")
+        start = self._sequences.context * self._sequences.batch
+        return self._rows[start : start + self._sequences.batch]
 
     # What models ask of a timestep.
 
     @property
     def shape(self) -> torch.Size:
         """The shape a per-sample tensor would have: ``[B, ...]``."""
-        return torch.Size((self._levels.batch, *self._rows.shape[1:]))
+        return torch.Size((self._sequences.batch, *self._rows.shape[1:]))
 
     def size(self, dim: int | None = None) -> Any:
         """As `torch.Tensor.size`, of the reported shape."""
@@ -183,7 +118,7 @@ class LevelRows:
     # Operations that leave dimension 0 alone.
 
     def _same(self, rows: Tensor) -> LevelRows:
-        return LevelRows(rows, self._levels)
+        return LevelRows(rows, self._sequences)
 
     def to(self, *args: Any, **kwargs: Any) -> LevelRows:
         """As `torch.Tensor.to`."""
@@ -197,10 +132,23 @@ class LevelRows:
         """As `torch.Tensor.type_as`."""
         return self._same(self._rows.type_as(other))
 
+    def contiguous(self) -> LevelRows:
+        """As `torch.Tensor.contiguous`."""
+        return self._same(self._rows.contiguous())
+
+    def tanh(self) -> LevelRows:
+        """As `torch.Tensor.tanh`."""
+        return self._same(self._rows.tanh())
+
     def chunk(self, chunks: int, dim: int = 0) -> tuple[LevelRows, ...]:
         """As `torch.Tensor.chunk`, along any dimension but the batch."""
         self._not_the_batch("chunk", dim)
         return tuple(self._same(part) for part in self._rows.chunk(chunks, dim))
+
+    def unbind(self, dim: int = 0) -> tuple[LevelRows, ...]:
+        """As `torch.Tensor.unbind`, along any dimension but the batch."""
+        self._not_the_batch("unbind", dim)
+        return tuple(self._same(part) for part in self._rows.unbind(dim))
 
     def unsqueeze(self, dim: int) -> LevelRows:
         """As `torch.Tensor.unsqueeze`, behind the batch."""
@@ -213,24 +161,43 @@ class LevelRows:
         self._not_the_batch("squeeze", dim)
         return self._same(self._rows.squeeze(dim))
 
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> LevelRows:
+        """As `torch.Tensor.flatten`, behind the batch; of ``[B]`` it is the same."""
+        if self.ndim == 1:
+            return self
+        self._not_the_batch("flatten", start_dim)
+        return self._same(self._rows.flatten(start_dim, end_dim))
+
     def unflatten(self, dim: int, sizes: tuple[int, ...]) -> LevelRows:
         """As `torch.Tensor.unflatten`, of a dimension that is not the batch."""
         self._not_the_batch("unflatten", dim)
         return self._same(torch.unflatten(self._rows, dim, sizes))
 
     def reshape(self, *sizes: int | tuple[int, ...]) -> LevelRows:
-        """As `torch.Tensor.reshape`; the first size must be B and becomes ``L * B``."""
+        """As `torch.Tensor.reshape`; the first size must be B (or -1) and becomes ``L * B``."""
         flat: tuple[int, ...] = sizes[0] if isinstance(sizes[0], tuple) else sizes  # type: ignore[assignment]
-        if flat[0] != self._levels.batch:
-            raise ConditioningError(f"reshape{tuple(flat)} of a per-token timestep with batch {self._levels.batch}")
+        if flat[0] == -1 and -1 not in flat[1:] and math.prod(flat[1:]) == math.prod(self._rows.shape[1:]):
+            flat = (self._sequences.batch, *flat[1:])
+        if flat[0] != self._sequences.batch:
+            raise ConditioningError(f"reshape{tuple(flat)} of a per-token timestep with batch {self._sequences.batch}")
         return self._same(self._rows.reshape(self._rows.shape[0], *flat[1:]))
 
     view = reshape
 
+    def expand(self, *sizes: int) -> LevelRows:
+        """As `torch.Tensor.expand` where it leaves the batch; a size-1 token axis stays until it meets tokens."""
+        if sizes[0] not in (self._sequences.batch, -1) or len(sizes) != self.ndim:
+            raise ConditioningError(f"expand{sizes} of a per-token timestep {tuple(self.shape)}; no rule for that")
+        for axis, (size, own) in enumerate(zip(sizes[1:], self._rows.shape[1:], strict=True)):
+            tokens = axis == 0 and own == 1 and self._sequences.with_tokens(size) is not None
+            if size not in (-1, own) and not tokens:
+                raise ConditioningError(f"expand{sizes} of a per-token timestep {tuple(self.shape)}; no rule for that")
+        return self
+
     def __getitem__(self, index: Any) -> LevelRows:
         """Indexing that keeps the whole batch, such as ``[:, None]`` or ``[:, :k]``."""
         first = index[0] if isinstance(index, tuple) else index
-        if first != slice(None):
+        if first is not Ellipsis and first != slice(None):
             raise ConditioningError(f"index {index} of a per-token timestep cuts its batch; no rule for that")
         return self._same(self._rows[index])
 
@@ -243,36 +210,45 @@ class LevelRows:
     def _combine(self, other: Any, rowwise: Callable[[Any, Any], Tensor], tokenwise: Any) -> Any:
         """Apply to the rows where ``other`` has no tokens; meet the tokens where it has."""
         if isinstance(other, LevelRows):
-            if other._levels is not self._levels:
+            if other._sequences is not self._sequences:
                 raise ConditioningError("two timesteps of different batches meet")
             return self._same(rowwise(self._rows, other._rows))
         if not isinstance(other, Tensor) or other.ndim < self.ndim:
             return self._same(rowwise(self._rows, other))
-        if other.ndim == self.ndim and self._is_per_sample(other):
-            return self._same(rowwise(self._rows, other))
-        if other.ndim == self.ndim >= 3 and other.shape[:2] == self._levels.level.shape and self.shape[1] == 1:
-            if tokenwise is None:
-                raise ConditioningError(f"{rowwise} of tokens and a per-token timestep; no rule for that")
-            return tokenwise.apply(other, self._rows, self._levels)
-        if other.ndim == self.ndim and other.shape[0] == self._levels.batch and other.shape[1] in (1, self.shape[1]):
-            # A per-sample vector beside the timestep (pooled text, guidance): the same for every level.
-            return self._same(rowwise(self._rows, other.repeat(self._levels.levels, *[1] * (other.ndim - 1))))
+        if other.ndim == self.ndim:
+            met = self._tokens_of(other)
+            if met is not None:
+                if tokenwise is None:
+                    raise ConditioningError(f"{rowwise} of tokens and a per-token timestep; no rule for that")
+                return tokenwise.apply(other, self._rows, met)
+            if other.shape[0] == 1 or (other.shape[0] == self._sequences.batch and self._broadcasts(other)):
+                return self._same(rowwise(self._rows, self._over_levels(other)))
         raise ConditioningError(
             f"a per-token timestep {tuple(self.shape)} meets a tensor {tuple(other.shape)}, which is neither a table "
-            f"nor one of the {self._levels.tokens} target tokens of {self._levels.batch} samples"
+            f"nor one of the sequences of {', '.join(str(one.tokens) for one in self._sequences.sequences)} tokens of "
+            f"{self._sequences.batch} samples"
         )
 
-    def _is_per_sample(self, other: Tensor) -> bool:
-        """Whether ``other`` is a table ``[1, ...]`` that all samples share."""
-        if other.shape[0] != 1:
-            return False
-        if self._levels.batch == 1 and other.ndim >= 3 and other.shape[1] == self._levels.tokens:
-            if self.shape[1] == 1 and other.shape[1] <= 12:
-                raise ConditioningError(
-                    f"batch 1 with {self._levels.tokens} tokens cannot be told from a modulation table; use batch 2"
-                )
-            return self.shape[1] != 1
-        return True
+    def _tokens_of(self, other: Tensor) -> TokenLevels | None:
+        """The sequence whose tokens ``other`` holds, ``[B, ..., D]``, where this has one row for all of them."""
+        if other.ndim < 3 or other.shape[0] != self._sequences.batch or set(self._rows.shape[1:-1]) != {1}:
+            return None
+        met = self._sequences.with_tokens(math.prod(other.shape[1:-1]))
+        if met is not None and self._sequences.batch == 1 and met.tokens <= 12:
+            raise ConditioningError(
+                f"batch 1 with {met.tokens} tokens cannot be told from a modulation table; use batch 2"
+            )
+        return met
+
+    def _broadcasts(self, other: Tensor) -> bool:
+        """Whether a per-sample tensor (pooled text, guidance) has no axis that might be tokens."""
+        return all(size in (1, own) for size, own in zip(other.shape[1:-1], self._rows.shape[1:-1], strict=True))
+
+    def _over_levels(self, other: Tensor) -> Tensor:
+        """A per-sample tensor ``[B, ...]`` repeated for every level; a table ``[1, ...]`` broadcasts as it is."""
+        if other.shape[0] == 1:
+            return other
+        return other.repeat(self._sequences.levels, *[1] * (other.ndim - 1))
 
     def __add__(self, other: Any) -> Any:
         return self._combine(other, torch.add, _AddLevels)
@@ -290,6 +266,17 @@ class LevelRows:
     def __truediv__(self, other: Any) -> Any:
         return self._combine(other, torch.div, None)
 
+    def _cat(self, parts: Sequence[Any], dim: int) -> LevelRows:
+        self._not_the_batch("cat", dim)
+        rows = []
+        for part in parts:
+            if isinstance(part, Tensor):
+                whole = part if part.shape[0] != 1 else part.expand(self._sequences.batch, *part.shape[1:])
+                rows.append(self._over_levels(whole))
+            else:
+                rows.append(part._rows)
+        return self._same(torch.cat(rows, dim=dim))
+
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -301,14 +288,25 @@ class LevelRows:
             left, right = args
             stand_in, other = (left, right) if isinstance(left, cls) else (right, left)
             return stand_in + other if function in _ADD else stand_in * other
-        if function is torch.cat and all(isinstance(part, cls) for part in args[0]):
+        if function in _METHODS and isinstance(args[0], cls):
+            return _METHODS[function](*args, **kwargs)
+        if function is torch.cat:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-            args[0][0]._not_the_batch("cat", dim)
-            return args[0][0]._same(torch.cat([part._rows for part in args[0]], dim=dim))
+            return next(part for part in args[0] if isinstance(part, cls))._cat(args[0], dim)
         raise ConditioningError(f"{getattr(function, '__name__', function)} of a per-token timestep; no rule for that")
 
 
-_ROWWISE = frozenset({F.linear, F.silu, F.gelu, torch.sin, torch.cos, torch.tanh, torch.exp})
+_ROWWISE = frozenset(
+    {F.linear, F.silu, F.gelu, F.relu, F.layer_norm, F.rms_norm, F.dropout, torch.sin, torch.cos, torch.tanh}
+    | {torch.exp, torch.sigmoid}
+)
+_METHODS: dict[Any, Callable[..., Any]] = {
+    torch.chunk: LevelRows.chunk,
+    torch.unbind: LevelRows.unbind,
+    torch.unsqueeze: LevelRows.unsqueeze,
+    torch.squeeze: LevelRows.squeeze,
+    torch.flatten: LevelRows.flatten,
+}
 _ADD = frozenset({torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__})
 _MULTIPLY = frozenset({torch.mul, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.__rmul__})
 _SYMMETRIC = _ADD | _MULTIPLY

@@ -1,0 +1,1 @@
+"""What several families share: each file is named after what it holds."""
