@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.cost import meta_batch, step_cost
+from selfflow_bench.data import captions, sources
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.families.base import Family
 from selfflow_bench.flow import TimestepDistribution, per_sample_shape
@@ -30,9 +32,6 @@ from selfflow_bench.plan import RunSpec, make_plan
 from selfflow_bench.registry import family_class, method_class
 from selfflow_bench.training.batches import Batches
 from selfflow_bench.training.ema import Ema
-
-MEDIA_SHAPES = {"image": (32, 32, 3), "video": (16, 32, 32, 3), "audio": (8192,)}
-_TEXT_CHANNELS = 384
 
 
 class _PerTokenRows(SelfFlow):
@@ -70,7 +69,7 @@ def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
     torch.set_num_threads(vanilla.conditions.training.threads)
     torch.manual_seed(0)
     family = family_class(vanilla.family)(vanilla.transformer)
-    shape = codec_from(vanilla.codec).latent_shape(MEDIA_SHAPES[family.modality])
+    shape = codec_from(vanilla.codec).latent_shape(sources.media_shape(vanilla.conditions.data.source))
     kinds: dict[str, tuple[RunSpec, type[Method]]] = {
         "vanilla": (vanilla, method_class("vanilla")),
         "self_flow": (self_flow, SelfFlow),
@@ -84,11 +83,7 @@ def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
     for name, (spec, kind) in kinds.items():
         method = kind(kind.settings_class.model_validate(spec.settings), family, 1000)
         steppers[name] = _Stepper(family, method, batches, shape, size)
-        text = {
-            "text": ((vanilla.conditions.data.text_length, _TEXT_CHANNELS), torch.float32),
-            "text_mask": ((vanilla.conditions.data.text_length,), torch.bool),
-        }
-        meta = meta_batch(shape, math.prod(family.token_grid(shape)), text, size)
+        meta = meta_batch(shape, math.prod(family.token_grid(shape)), batches.conditions.shapes(), size)
         flops[name] = step_cost(family, method, meta, step=10).flops_per_sample
     for stepper in steppers.values():
         stepper.step()
@@ -179,8 +174,14 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _batches(spec: RunSpec, family: Family, shape: tuple[int, ...], size: int) -> Batches:
-    length = spec.conditions.data.text_length
-    text = {"text": torch.randn(64, length, _TEXT_CHANNELS), "text_mask": torch.ones(64, length, dtype=torch.bool)}
-    latents = torch.randn(4 * size, *shape)
+    """Batches of random data of the right shapes: what is timed does not depend on the values."""
+    length, count = spec.conditions.data.text_length, 4 * size
+    text = {
+        "text": torch.randn(64, length, captions.WIDTH),
+        "text_mask": torch.ones(64, length, dtype=torch.bool),
+        "text_ids": torch.randint(0, captions.VOCABULARY, (64, length)),
+    }
+    others = {name: torch.randn(count, *family.condition_shape(name, shape)) for name in family.needs}
+    table = ConditionTable(torch.arange(count) % 64, text, others)
     times = TimestepDistribution("logit_normal")
-    return Batches(latents, torch.arange(4 * size) % 64, text, family.token_grid(shape), times, 0.1, spec.seed)
+    return Batches(torch.randn(count, *shape), table, family.token_grid(shape), times, 0.1, spec.seed)

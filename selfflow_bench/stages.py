@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.canonical import digest
+from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.cost import meta_batch, step_cost
 from selfflow_bench.data import sources
-from selfflow_bench.data.prepare import Prepared, prepare
+from selfflow_bench.data.prepare import Prepared, Split, prepare
+from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import FieldError, InterruptedRunError
 from selfflow_bench.evaluation.distances import fixed_choice, measure
 from selfflow_bench.evaluation.features import network
@@ -54,16 +56,16 @@ class Run:
     events: EventLog
     stop: Callable[[], bool]
 
-    @property
-    def text(self) -> dict[str, Tensor]:
-        """The captions' states and masks; row 0 is the empty caption."""
-        return {"text": self.data.text, "text_mask": self.data.text_mask}
+    def conditions(self, split: Split) -> ConditionTable:
+        """The conditions of a split's items, as far as the family takes them."""
+        taken = {name: value for name, value in split.conditions.items() if name in _taken(self.family)}
+        return ConditionTable(split.caption, self.data.text, taken)
 
 
 def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Callable[[], bool]) -> Run:
     """Check the data against the protocol, prepare it, and make the family and method."""
     data = spec.conditions.data
-    expected: dict[sources.SplitName, str] = {"train": data.train_sha256, "validation": data.validation_sha256}
+    expected: dict[SplitName, str] = {"train": data.train_sha256, "validation": data.validation_sha256}
     for split, wanted in expected.items():
         found = sources.digest(data.source, split)
         if found != wanted:
@@ -80,6 +82,15 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
     )
     family = family_class(spec.family)(spec.transformer)
     kind = method_class(spec.method)
+    for name in family.needs:
+        if name not in prepared.train.conditions:
+            raise FieldError(
+                f"protocol {spec.protocol}",
+                "data.source",
+                data.source,
+                f"has no {name}, which the family {spec.family} needs",
+                "Name a data set that has it.",
+            )
     method = kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
     return Run(spec, folder, cache, family, method, prepared, events, stop)
 
@@ -99,15 +110,14 @@ def train(run: Run) -> Training:
     grid = run.family.token_grid(shape)
     width = 0
     if run.method.needs_hidden_size:
-        width = run.family.hidden_size(transformer, shape, {name: value[:1] for name, value in run.text.items()})
+        width = run.family.hidden_size(transformer, shape, run.conditions(run.data.train).of(torch.zeros(1).long()))
     torch.manual_seed(key(spec.seed, "init", "heads"))
     heads = run.method.heads(width)
     split = run.data.train
     times = spec.conditions.timesteps
     batches = Batches(
         split.latents,
-        split.caption,
-        run.text,
+        run.conditions(split),
         grid,
         TimestepDistribution(times.kind, times.mean, times.std, times.shift),
         settings.condition_dropout,
@@ -139,7 +149,7 @@ def validation_triples(run: Run) -> ValidationTriples:
     """The protocol's fixed triples."""
     settings, split = run.spec.conditions.evaluation, run.data.validation
     return ValidationTriples(
-        split.latents, split.caption, run.text, count=settings.validation_triples, batch=settings.batch
+        split.latents, run.conditions(split), count=settings.validation_triples, batch=settings.batch
     )
 
 
@@ -175,7 +185,7 @@ def generate(run: Run, model: nn.Module) -> tuple[np.ndarray[Any, Any], list[str
     latents = sample(
         run.family,
         model.eval(),
-        {name: value[split.caption[chosen]] for name, value in run.text.items()},
+        run.conditions(split).of(chosen),
         run.data.latent_shape,
         steps=settings.sampler_steps,
         shift=run.spec.conditions.timesteps.shift,
@@ -212,8 +222,8 @@ def count_cost(run: Run) -> dict[str, float]:
     """FLOPs of a step, counted on the meta device, at the step where the method's weight is in full force."""
     settings = run.spec.conditions.training
     shape = run.data.latent_shape
-    text = {name: (tuple(value.shape[1:]), value.dtype) for name, value in run.text.items()}
-    batch = meta_batch(shape, math.prod(run.family.token_grid(shape)), text, settings.batch)
+    conditions = run.conditions(run.data.train).shapes()
+    batch = meta_batch(shape, math.prod(run.family.token_grid(shape)), conditions, settings.batch)
     vanilla_kind = method_class("vanilla")
     vanilla = step_cost(run.family, vanilla_kind(vanilla_kind.settings_class(), run.family, 1), batch, step=0)
     own = step_cost(run.family, run.method, batch, step=run.spec.conditions.steps // 2)
@@ -223,6 +233,10 @@ def count_cost(run: Run) -> dict[str, float]:
         "flops_over_vanilla": own.flops_per_sample / vanilla.flops_per_sample,
         "parameters": own.parameters,
     }
+
+
+def _taken(family: Family) -> tuple[str, ...]:
+    return (*family.needs, *family.accepts)
 
 
 def _untrained_key(spec: RunSpec) -> str:

@@ -17,13 +17,13 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from selfflow_bench.data import captions, sources
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.families.base import Family
 from selfflow_bench.methods.base import Batch
 from selfflow_bench.places import Places, default_places
 from selfflow_bench.plan import make_plan
 from selfflow_bench.registry import family_class, names
-from selfflow_bench.speed import MEDIA_SHAPES
 from tests.families.expectations import Expectations, expected
 
 # Tests are judged by what they find, never by the clock.
@@ -31,10 +31,9 @@ settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 torch.set_num_threads(1)
 
-TEXT_TOKENS, TEXT_CHANNELS = 7, 384
+TEXT_TOKENS = 7
 CELLS = {"image": (6, 10), "video": (3, 4, 6), "audio": (22,)}
 """Odd, not square, and no multiple of 32 tokens."""
-VOCABULARY = 30522
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,11 @@ class Tiny:
         source = torch.Generator().manual_seed(seed)
         latents = torch.randn(size, *self.latent_shape, generator=source)
         keep = torch.arange(text_tokens) < torch.tensor([[2 + (3 * row) % (text_tokens - 1)] for row in range(size)])
-        text = torch.randn(size, text_tokens, TEXT_CHANNELS, generator=source) * keep[..., None]
+        text = torch.randn(size, text_tokens, captions.WIDTH, generator=source) * keep[..., None]
         conditions = {
             "text": text,
             "text_mask": keep,
-            "text_ids": torch.randint(0, VOCABULARY, (size, text_tokens), generator=source) * keep,
+            "text_ids": torch.randint(0, captions.VOCABULARY, (size, text_tokens), generator=source) * keep,
         }
         for name in (*self.family.needs, *self.optional):
             shape = self.family.condition_shape(name, self.latent_shape)
@@ -103,7 +102,7 @@ def tiny(project: Places) -> Callable[[str], Tiny]:
                 for value in transformer.parameters():
                     if not value.any():  # a zero-initialised part would make its tests vacuous
                         value.normal_(std=0.05)
-            channels = codec_from(spec.codec).latent_shape(MEDIA_SHAPES[family.modality])[0]
+            channels = codec_from(spec.codec).latent_shape(sources.media_shape(spec.conditions.data.source))[0]
             known = expected(name)
             cells = known.cells or CELLS[family.modality]
             made[name] = Tiny(family, transformer, (channels, *cells), known)

@@ -10,18 +10,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from selfflow_bench.cost import _counted, meta_batch, step_cost
+from selfflow_bench.data import sources
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.places import Places
 from selfflow_bench.plan import make_plan
 from selfflow_bench.registry import family_class, method_class
-from selfflow_bench.speed import MEDIA_SHAPES
 
 
 def micro_costs(family_name: str, project: Places) -> tuple[dict[str, float], float, int, int]:
     plan = make_plan(project, family_name, tier="micro")
     family = family_class(family_name)(plan.runs[0].transformer)
-    shape = codec_from(plan.runs[0].codec).latent_shape(MEDIA_SHAPES[family.modality])
-    text = {"text": ((16, 384), torch.float32), "text_mask": ((16,), torch.bool)}
+    shape = codec_from(plan.runs[0].codec).latent_shape(sources.media_shape(plan.runs[0].conditions.data.source))
+    text = {"text": ((16, 384), torch.float32), "text_mask": ((16,), torch.bool), "text_ids": ((16,), torch.int64)}
     batch = meta_batch(shape, math.prod(family.token_grid(shape)), text, 4)
     found, forward = {}, 0.0
     for run in plan.runs:

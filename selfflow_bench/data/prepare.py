@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -21,12 +22,14 @@ from torch import Tensor
 
 from selfflow_bench import canonical
 from selfflow_bench.data import captions, codecs, sources
+from selfflow_bench.data.spectrogram import LogSpectrogram
+from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import DamagedFileError
 
 # Part of the digest: raise it when the content of a prepared folder changes for the same inputs.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
-_SPLITS: tuple[sources.SplitName, ...] = ("train", "validation")
+_SPLITS: tuple[SplitName, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,13 @@ class Split:
         latents: float32 [N, *latent_shape], mapped from the file and read as it is used.
         caption: int64 [N], the row of each item's caption in the text of `Prepared`.
         names: the source's name of each item.
+        conditions: tensors [N, ...] by name: a reference as latents, a sound as log spectrogram [frames, 128].
     """
 
     latents: Tensor
     caption: Tensor
     names: tuple[str, ...]
+    conditions: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Prepared:
         directory: where it lies.
         codec: fitted to the training split; turns samples back into media.
         latent_shape: shape of one latent, channels first.
-        text: float32 [M, L, 384], states of all captions of both splits; row 0 is the empty caption.
-        text_mask: bool [M, L], which of them are tokens.
+        text: tensors [M, ...] of all captions of both splits, as `captions.encode` gives them; row 0 is the empty
+            caption.
     """
 
     digest: str
@@ -63,8 +68,7 @@ class Prepared:
     latent_shape: tuple[int, ...]
     train: Split
     validation: Split
-    text: Tensor
-    text_mask: Tensor
+    text: Mapping[str, Tensor]
 
 
 def prepare(
@@ -128,8 +132,7 @@ def load_prepared(directory: Path, *, verify: bool = False) -> Prepared:
         latent_shape=tuple(train.latents.shape[1:]),
         train=train,
         validation=validation,
-        text=text["states"],
-        text_mask=text["mask"],
+        text=text,
     )
 
 
@@ -137,6 +140,7 @@ def _write(
     partial: Path, digest: str, source: str, codec: codecs.Codec, text_length: int, progress: Callable[[str], None]
 ) -> None:
     loaded = {split: sources.load(source, split) for split in _SPLITS}
+    sound = LogSpectrogram()
     # Row 0 is the empty caption, which condition dropout puts in place of others.
     texts = ["", *sorted({text for data in loaded.values() for text in data["caption"]} - {""})]
     rows = {text: row for row, text in enumerate(texts)}
@@ -149,15 +153,22 @@ def _write(
             "latents": codec.encode(media),
             "caption": torch.tensor([rows[text] for text in data["caption"]], dtype=torch.int64),
         }
+        for name in sources.conditions(data):
+            encoded = sources.column(data, name)
+            if name == "sound":
+                sound = sound.fit(encoded) if split == "train" else sound
+                tensors[f"condition.{name}"] = sound.encode(encoded).transpose(1, 2).contiguous()
+            else:
+                # A still picture beside clips is one latent frame of a clip that stands still.
+                still = np.repeat(encoded[:, None], codec.frames_per_cell, 1) if media.ndim == 5 else encoded
+                tensors[f"condition.{name}"] = codec.encode(still)
         files += [partial / f"{split}.safetensors", partial / f"{split}-names.json"]
         save_file(tensors, files[-2])
         files[-1].write_text(json.dumps(data["name"][:]), encoding="utf-8")
         progress(f"{source}: {len(data)} {split} latents")
-    states, mask = captions.encode(
-        texts, text_length, lambda done: progress(f"{source}: {done} of {len(texts)} captions")
-    )
+    text = captions.encode(texts, text_length, lambda done: progress(f"{source}: {done} of {len(texts)} captions"))
     files.append(partial / "text.safetensors")
-    save_file({"states": states, "mask": mask}, files[-1])
+    save_file(text, files[-1])
     manifest = {
         "format": FORMAT_VERSION,
         "digest": digest,
@@ -172,7 +183,8 @@ def _write(
 def _load_split(directory: Path, split: str) -> Split:
     tensors = load_file(directory / f"{split}.safetensors")
     names = json.loads((directory / f"{split}-names.json").read_text(encoding="utf-8"))
-    return Split(tensors["latents"], tensors["caption"], tuple(names))
+    conditions = {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith("condition.")}
+    return Split(tensors["latents"], tensors["caption"], tuple(names), conditions)
 
 
 def _check(path: Path, expected: Mapping[str, Any], *, verify: bool) -> None:

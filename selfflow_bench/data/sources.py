@@ -8,16 +8,17 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
+from selfflow_bench.data.views import SplitName, views
 from selfflow_bench.errors import DamagedFileError, FieldError
 
 # Nothing here asks a hub; set before the import, because datasets reads it then.
@@ -26,7 +27,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import datasets
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-SplitName = Literal["train", "validation"]
 EMBEDDED = Path(__file__).parent / "embedded"
 
 
@@ -81,6 +81,7 @@ class ParquetSource:
 
 _RESTORE = "Restore the folder from the repository, or rebuild it as its CARD.md says."
 _SOURCES: dict[str, Source] = {name: ParquetSource(name, EMBEDDED / name) for name in ("clips", "notes", "pictures")}
+_SOURCES |= {view.name: view for view in views(lambda name: _SOURCES[name])}
 
 
 def register(source: Source) -> None:
@@ -111,15 +112,43 @@ def digest(name: str, split: SplitName) -> str:
 def media(dataset: datasets.Dataset) -> NDArray[Any]:
     """The media of a data set or of a part of one (`dataset.select`).
 
-    Returns uint8 [N, 32, 32, 3] for a column `image`, uint8 [N, 16, 32, 32, 3] for `frames`, int16 [N, 8192] (8 kHz,
-    mono) for `audio`. Raises FieldError where the data set has none of these columns.
+    Returns uint8 [N, 32, 32, 3] for a column `image`, uint8 [N, frames, H, W, 3] for `frames`, int16 [N, 8192] (8 kHz,
+    mono) for `audio`; a structured array of both for clips with audio. Raises FieldError where the data set has none of
+    these columns.
     """
-    for column, decode in _DECODERS.items():
-        if column in dataset.column_names:
-            return np.stack([decode(encoded) for encoded in dataset[column]])
-    raise FieldError(
-        "data set", "columns", dataset.column_names, "no medium among them", f"Name it one of {', '.join(_DECODERS)}."
+    found = [name for name in _MEDIA if name in dataset.column_names]
+    if not found:
+        raise FieldError(
+            "data set", "columns", dataset.column_names, "no medium among them", f"Name it one of {', '.join(_MEDIA)}."
+        )
+    arrays = {name: column(dataset, name) for name in found}
+    return arrays[found[0]] if len(found) == 1 else joint_media(arrays)
+
+
+def media_shape(name: str) -> tuple[int, ...]:
+    """Shape of one medium of a source; of several streams, the first one's (see `media`)."""
+    first = load(name, "validation").select([0])
+    return column(first, next(field for field in _MEDIA if field in first.column_names)).shape[1:]
+
+
+def joint_media(arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """Media of several streams as one structured array [N], a field for each."""
+    joint = np.empty(
+        len(next(iter(arrays.values()))), dtype=[(name, array.dtype, array.shape[1:]) for name, array in arrays.items()]
     )
+    for name, array in arrays.items():
+        joint[name] = array
+    return joint
+
+
+def column(dataset: datasets.Dataset, name: str) -> NDArray[Any]:
+    """One column of encoded media, decoded: a medium or a condition."""
+    return np.stack([_DECODERS[name](encoded) for encoded in dataset[name]])
+
+
+def conditions(dataset: datasets.Dataset) -> tuple[str, ...]:
+    """The columns that condition an item, beside its caption."""
+    return tuple(name for name in _CONDITIONS if name in dataset.column_names)
 
 
 def _source(name: str) -> Source:
@@ -144,4 +173,11 @@ def _note(encoded: bytes) -> NDArray[Any]:
     return samples
 
 
-_DECODERS: dict[str, Callable[[bytes], NDArray[Any]]] = {"image": _picture, "frames": _clip, "audio": _note}
+_MEDIA, _CONDITIONS = ("image", "frames", "audio"), ("reference", "sound")
+_DECODERS: dict[str, Callable[[bytes], NDArray[Any]]] = {
+    "image": _picture,
+    "frames": _clip,
+    "audio": _note,
+    "reference": _picture,
+    "sound": _note,
+}

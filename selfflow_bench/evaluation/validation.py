@@ -6,12 +6,12 @@ parts have equally many. Noise is keyed by the triple alone: neither the method 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.families.base import Family
 from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.randomness import normal
@@ -33,14 +33,13 @@ class ValidationTriples:
 
     Args:
         latents: ``[items, C, *cells]``.
-        caption: int64 ``[items]``, rows of ``text``.
-        text: tensors ``[captions, ...]``.
+        conditions: of the items.
         count: number of triples, a multiple of 8.
         batch: triples per forward.
     """
 
-    def __init__(self, latents: Tensor, caption: Tensor, text: Mapping[str, Tensor], *, count: int, batch: int) -> None:
-        self._latents, self._caption, self._text = latents, caption, text
+    def __init__(self, latents: Tensor, conditions: ConditionTable, *, count: int, batch: int) -> None:
+        self._latents, self._conditions = latents, conditions
         self.count, self._batch = count, batch
 
     def batches(self) -> list[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
@@ -53,8 +52,7 @@ class ValidationTriples:
             bins = torch.tensor([(t + t // len(self._latents)) % VALIDATION_TIMESTEPS for t in triples])
             latents = self._latents[items]
             noise = normal(latents.shape[1:], _SEED, "validation", triples)
-            conditions = {name: value[self._caption[items]] for name, value in self._text.items()}
-            made.append((latents, noise, (bins + 0.5) / VALIDATION_TIMESTEPS, conditions))
+            made.append((latents, noise, (bins + 0.5) / VALIDATION_TIMESTEPS, self._conditions.of(items)))
         return made
 
 

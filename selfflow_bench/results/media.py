@@ -32,8 +32,15 @@ def write_media(
 
     uint8 `[N, H, W, 3]`: `stem.png`, a grid. uint8 `[N, frames, H, W, 3]`: `stem.webp`, the same in motion, and
     `stem.png`, a film strip. int16 `[N, samples]` at `rate` Hz: `stem.wav`, all one after the other, and `stem.png`,
-    their spectrograms. Raises FieldError for other arrays, or where captions and media differ in number.
+    their spectrograms. Structured media: each field so, the field's name behind the stem. Raises FieldError for other
+    arrays, or where captions and media differ in number.
     """
+    if media.dtype.names:
+        return [
+            path
+            for field in media.dtype.names
+            for path in write_media(media[field], captions, folder, f"{stem}-{field}", f"{title}: {field}", rate=rate)
+        ]
     if len(captions) != len(media) or not len(media):
         problem = f"there are {len(media)} media"
         raise FieldError(

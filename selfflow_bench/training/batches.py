@@ -6,11 +6,12 @@ Everything is a function of the run seed and the samples' indices, so a batch ca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.methods.base import Batch
 from selfflow_bench.randomness import EpochOrder, normal, per_sample
@@ -22,8 +23,7 @@ class Batches:
     def __init__(
         self,
         latents: Tensor,
-        caption: Tensor,
-        text: Mapping[str, Tensor],
+        conditions: ConditionTable,
         token_grid: Sequence[int],
         timesteps: TimestepDistribution,
         condition_dropout: float,
@@ -34,15 +34,14 @@ class Batches:
 
         Args:
             latents: ``[items, C, *cells]``.
-            caption: int64 ``[items]``, rows of ``text``; row 0 is the empty caption.
-            text: tensors ``[captions, ...]``.
+            conditions: of the items.
             token_grid: tokens along each axis.
             timesteps: p(sigma).
             condition_dropout: share of samples that get the empty caption.
             seed: the run's seed.
             order: sample index to item; by default a fresh permutation every epoch.
         """
-        self._latents, self._caption, self._text = latents, caption, text
+        self._latents, self.conditions = latents, conditions
         self._tokens = math.prod(token_grid)
         self._timesteps, self._dropout, self._seed = timesteps, condition_dropout, seed
         self._item = order or EpochOrder(len(latents), seed).item
@@ -53,7 +52,6 @@ class Batches:
         latents = self._latents[items]
         sigma = per_sample(lambda source: self._timesteps.draw(2, source), self._seed, "timestep", samples)
         dropped = per_sample(lambda source: torch.rand(1, generator=source), self._seed, "dropout", samples)[:, 0]
-        rows = torch.where(dropped < self._dropout, 0, self._caption[items])
         return Batch(
             latents=latents,
             noise=normal(latents.shape[1:], self._seed, "noise", samples),
@@ -62,5 +60,5 @@ class Batches:
             mask_draw=per_sample(
                 lambda source: torch.rand(self._tokens, generator=source), self._seed, "mask", samples
             ),
-            conditions={name: value[rows] for name, value in self._text.items()},
+            conditions=self.conditions.of(items, dropped < self._dropout),
         )

@@ -12,7 +12,8 @@ from selfflow_bench.errors import DamagedFileError, FieldError
 
 
 def test_states_are_padded_with_zeros() -> None:
-    states, mask = captions.encode(["", "red heart", "beaming face with smiling eyes"], 16)
+    encoded = captions.encode(["", "red heart", "beaming face with smiling eyes"], 16)
+    states, mask = encoded["text"], encoded["text_mask"]
     assert states.shape == (3, 16, captions.WIDTH)
     assert states.dtype == torch.float32
     assert mask.dtype == torch.bool
@@ -23,20 +24,21 @@ def test_states_are_padded_with_zeros() -> None:
 
 def test_encoding_is_repeatable_and_independent_of_company() -> None:
     texts = ["red heart", "cello, D4, soft", "umbrella with rain drops"]
-    states, _ = captions.encode(texts, 12)
-    torch.testing.assert_close(captions.encode(texts, 12)[0], states, rtol=0, atol=0)
-    torch.testing.assert_close(captions.encode(texts[1:2], 12)[0], states[1:2], rtol=0, atol=1e-5)
+    states = captions.encode(texts, 12)["text"]
+    torch.testing.assert_close(captions.encode(texts, 12)["text"], states, rtol=0, atol=0)
+    torch.testing.assert_close(captions.encode(texts[1:2], 12)["text"], states[1:2], rtol=0, atol=1e-5)
 
 
 def test_long_captions_are_cut_and_progress_is_told() -> None:
     told: list[int] = []
-    _, mask = captions.encode(["one two three four five six"] * 70, 4, told.append)
+    mask = captions.encode(["one two three four five six"] * 70, 4, told.append)["text_mask"]
     assert mask.all()
     assert told == [64, 70]
 
 
 def test_like_captions_lie_closer() -> None:
-    states, mask = captions.encode(["grinning face", "beaming face", "articulated lorry"], 8)
+    encoded = captions.encode(["grinning face", "beaming face", "articulated lorry"], 8)
+    states, mask = encoded["text"], encoded["text_mask"]
     means = torch.nn.functional.normalize(states.sum(1) / mask.sum(1, keepdim=True), dim=1)
     assert means[0] @ means[1] > means[0] @ means[2]
 

@@ -48,16 +48,16 @@ def test_prepared_latents_decode_to_the_source(prepared: Prepared) -> None:
 
 
 def test_text_holds_the_empty_caption_and_every_other(prepared: Prepared) -> None:
-    assert prepared.text.shape[1:] == (small_source.TEXT_LENGTH, 384)
-    assert prepared.text_mask.shape == prepared.text.shape[:2]
+    assert prepared.text["text"].shape[1:] == (small_source.TEXT_LENGTH, 384)
+    assert prepared.text["text_mask"].shape == prepared.text["text_ids"].shape == prepared.text["text"].shape[:2]
     # Row 0 is "", which is nothing but the first and last token.
-    assert prepared.text_mask[0].sum() == 2
+    assert prepared.text["text_mask"][0].sum() == 2
     captions = {text for split in ("train", "validation") for text in sources.load("small", split)["caption"]}
-    assert len(prepared.text) == len(captions) + 1
+    assert len(prepared.text["text"]) == len(captions) + 1
     for part in (prepared.train, prepared.validation):
         assert part.caption.dtype == torch.int64
         assert part.caption.min() >= 1
-        assert part.caption.max() < len(prepared.text)
+        assert part.caption.max() < len(prepared.text["text"])
     train = sources.load("small", "train")["caption"]
     rows = dict(zip(train, prepared.train.caption.tolist(), strict=True))
     assert len(set(rows.values())) == len(set(train))

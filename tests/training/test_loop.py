@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from selfflow_bench.condition_table import ConditionTable
+from selfflow_bench.data import captions
 from selfflow_bench.errors import DamagedFileError, InterruptedRunError, NonFiniteLossError
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.methods.base import Method
@@ -18,7 +20,7 @@ from selfflow_bench.registry import method_class
 from selfflow_bench.training import checkpoint
 from selfflow_bench.training.batches import Batches
 from selfflow_bench.training.loop import Training
-from tests.conftest import TEXT_CHANNELS, TEXT_TOKENS, Tiny
+from tests.conftest import TEXT_TOKENS, Tiny
 
 SETTINGS = TrainingSettings(
     samples=48,
@@ -47,11 +49,13 @@ def training(
     if poison is not None:
         latents[poison] = float("nan")
     text = {
-        "text": torch.randn(5, TEXT_TOKENS, TEXT_CHANNELS, generator=source),
+        "text": torch.randn(5, TEXT_TOKENS, captions.WIDTH, generator=source),
         "text_mask": torch.ones(5, TEXT_TOKENS, dtype=torch.bool),
     }
     grid = tiny.family.token_grid(tiny.latent_shape)
-    batches = Batches(latents, torch.arange(20) % 5, text, grid, TimestepDistribution("logit_normal"), 0.2, seed=9)
+    batches = Batches(
+        latents, ConditionTable(torch.arange(20) % 5, text), grid, TimestepDistribution("logit_normal"), 0.2, seed=9
+    )
     kind = method_class(method)
     settings = {**(SELF_FLOW if method == "self_flow" else {}), **changes}
     made: Method = kind(kind.settings_class(**settings), tiny.family, steps=12)

@@ -34,7 +34,11 @@ class FrameStatistics:
         self._pictures = efficientnet_lite0.EfficientNetLite0(cache, weights)
 
     def __call__(self, media: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Features `[N, 448]`. Raises FieldError unless `media` is uint8 `[N, frames, H, W, 3]` of 3 frames or more."""
+        """Features `[N, 448]`. Raises FieldError unless `media` is uint8 `[N, frames, H, W, 3]` of 3 frames or more.
+
+        Of structured media, clips with audio, the field `frames`: the audio is not seen.
+        """
+        media = media["frames"] if media.dtype.names else media
         if media.ndim != 5 or media.shape[-1] != 3 or media.dtype != np.uint8 or not len(media) or media.shape[1] < 3:
             found = f"{media.dtype} {list(media.shape)}"
             raise FieldError(NAME, "media", found, "not a batch of clips", "Give uint8 [N, frames >= 3, H, W, 3].")

@@ -1,0 +1,39 @@
+"""The conditions of a data set's items: what belongs to a caption is held once per caption, the rest once per item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionTable:
+    """Conditions of ``items``.
+
+    Args:
+        caption: int64 ``[items]``, rows of the tensors of ``by_caption``; row 0 is the empty caption.
+        by_caption: tensors ``[captions, ...]``.
+        by_item: tensors ``[items, ...]``, such as references and sounds.
+    """
+
+    caption: Tensor
+    by_caption: Mapping[str, Tensor]
+    by_item: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def of(self, items: Tensor, dropped: Tensor | None = None) -> dict[str, Tensor]:
+        """Conditions ``[M, ...]`` of items (int64 ``[M]``); where ``dropped`` (bool ``[M]``), of the empty caption."""
+        rows = self.caption[items]
+        if dropped is not None:
+            rows = torch.where(dropped, 0, rows)
+        captions = {name: value[rows] for name, value in self.by_caption.items()}
+        return captions | {name: value[items] for name, value in self.by_item.items()}
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Of one sample, by name."""
+        return {
+            name: (tuple(value.shape[1:]), value.dtype)
+            for name, value in (*self.by_caption.items(), *self.by_item.items())
+        }
