@@ -26,7 +26,7 @@ _PAUSE_S = 0.15
 
 
 def write_media(
-    media: NDArray[np.generic], captions: Sequence[str], folder: Path, stem: str, title: str, *, rate: int = 8_000
+    media: NDArray[Any], captions: Sequence[str], folder: Path, stem: str, title: str, *, rate: int = 8_000
 ) -> list[Path]:
     """Write media in the form that suits them; the paths written.
 

@@ -49,7 +49,7 @@ class AisfxEmbedding:
             cache, f"{NAME} {WEIGHTS_SHA256}", lambda: load_embedding(content), torch.zeros(_FRAMES, _MELS)
         )
 
-    def __call__(self, media: NDArray[np.generic]) -> NDArray[np.float32]:
+    def __call__(self, media: NDArray[Any]) -> NDArray[np.float32]:
         """Features `[N, 512]`. Raises FieldError unless `media` is int16 `[N, samples]` of 0.1 s or more."""
         if media.ndim != 2 or media.dtype != np.int16 or not len(media) or media.shape[1] < RATE // 10:
             found = f"{media.dtype} {list(media.shape)}"

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class FeatureNetwork(Protocol):
     dimension: int
     weights_sha256: str
 
-    def __call__(self, media: NDArray[np.generic]) -> NDArray[np.float32]:
+    def __call__(self, media: NDArray[Any]) -> NDArray[np.float32]:
         """Media `[N, ...]` of the network's own kind to `[N, dimension]`. Raises FieldError on a wrong shape."""
         ...
 

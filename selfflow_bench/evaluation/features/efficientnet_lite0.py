@@ -6,6 +6,7 @@ Why block 10: on drawn pictures the 1280 numbers of the head tell real from dama
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class EfficientNetLite0:
             torch.zeros(3, SIZE, SIZE),
         )
 
-    def __call__(self, media: NDArray[np.generic]) -> NDArray[np.float32]:
+    def __call__(self, media: NDArray[Any]) -> NDArray[np.float32]:
         """Features `[N, 112]`. Raises FieldError unless `media` is uint8 `[N, H, W, 3]` with N > 0."""
         if media.ndim != 4 or media.shape[-1] != 3 or media.dtype != np.uint8 or not len(media):
             found = f"{media.dtype} {list(media.shape)}"

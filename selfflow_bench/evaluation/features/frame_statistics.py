@@ -12,6 +12,7 @@ of itself that it is rank-deficient.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class FrameStatistics:
     def __init__(self, cache: Path, weights: Path | None = None) -> None:
         self._pictures = efficientnet_lite0.EfficientNetLite0(cache, weights)
 
-    def __call__(self, media: NDArray[np.generic]) -> NDArray[np.float32]:
+    def __call__(self, media: NDArray[Any]) -> NDArray[np.float32]:
         """Features `[N, 448]`. Raises FieldError unless `media` is uint8 `[N, frames, H, W, 3]` of 3 frames or more.
 
         Of structured media, clips with audio, the field `frames`: the audio is not seen.
