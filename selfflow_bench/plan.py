@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfflow_bench.canonical import digest
 from selfflow_bench.errors import FieldError
+from selfflow_bench.identity import Versioned
 from selfflow_bench.places import Places
 from selfflow_bench.recipe import (
     Protocol,
@@ -34,26 +35,13 @@ from selfflow_bench.registry import family_class, method_class
 from selfflow_bench.seeds import derive_seed
 
 
-class Named(BaseModel):
-    """A version file and its digest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    version: int
-    digest: str
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.version}"
-
-
 class RunSpec(BaseModel):
     """One run, whole: what a worker needs beside the data, on the host or in a container."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    recipe: Named
-    protocol: Named
+    recipe: Versioned
+    protocol: Versioned
     tier: Tier
     family: str
     transformer: dict[str, Any]
@@ -88,8 +76,8 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    recipe: Named
-    protocol: Named
+    recipe: Versioned
+    protocol: Versioned
     tier: Tier
     runs: tuple[RunSpec, ...]
 
@@ -130,8 +118,10 @@ def make_plan(
     if changed:
         protocol = _overridden(protocol_where.path, protocol, changed)
     depth = _check_transformer(where.path, recipe, chosen, protocol)
-    named_recipe = Named(name=where.name, version=where.version, digest=recipe_digest(recipe, tier))
-    named_protocol = Named(name=protocol_where.name, version=protocol_where.version, digest=protocol_digest(protocol))
+    named_recipe = Versioned(name=where.name, version=where.version, digest=recipe_digest(recipe, tier))
+    named_protocol = Versioned(
+        name=protocol_where.name, version=protocol_where.version, digest=protocol_digest(protocol)
+    )
     runs = []
     for index in range(seeds):
         for label in dict.fromkeys(("vanilla", *labels)):

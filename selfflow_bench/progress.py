@@ -39,7 +39,7 @@ def shown(console: Console, style: Style, run: str) -> Iterator[Watch]:
             TimeRemainingColumn(compact=True),
             console=console,
         ) as progress:
-            yield _LiveLine(progress, progress.add_task(run, total=None, text="starting"))
+            yield _LiveLine(progress, progress.add_task(run, total=None, text="loading PyTorch"))
 
 
 class _Rate:

@@ -19,13 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfflow_bench.canonical import digest
 from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
+from selfflow_bench.identity import Sha256
 from selfflow_bench.registry import names
 
 Tier = Literal["smoke", "micro"]
 VALIDATION_TIMESTEPS = 8
 """Equidistant sigmas of the validation loss (as MLPerf's FLUX benchmark has)."""
 TIERS: tuple[Tier, ...] = typing.get_args(Tier)
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 
@@ -125,8 +125,8 @@ class Protocol(_Strict):
         return self.training.samples // self.training.batch
 
 
-class Versioned(_Strict):
-    """A recipe or protocol with its place in the folder: ``name@version``."""
+class VersionFile(_Strict):
+    """Where one version of a recipe or protocol lies."""
 
     name: str
     version: int
@@ -139,7 +139,7 @@ class Versioned(_Strict):
 Model = TypeVar("Model", Recipe, Protocol)
 
 
-def load_recipe(root: Path, name: str, version: int | None = None) -> tuple[Versioned, Recipe]:
+def load_recipe(root: Path, name: str, version: int | None = None) -> tuple[VersionFile, Recipe]:
     """A recipe by name, its newest version unless one is given. Raises FieldError and DamagedFileError."""
     where = _find(root, "recipe", name, version, list(recipe_names(root)))
     recipe = _parse(where.path, Recipe)
@@ -153,7 +153,7 @@ def load_recipe(root: Path, name: str, version: int | None = None) -> tuple[Vers
     return where, recipe
 
 
-def load_protocol(root: Path, reference: str) -> tuple[Versioned, Protocol]:
+def load_protocol(root: Path, reference: str) -> tuple[VersionFile, Protocol]:
     """A protocol by ``name@version``."""
     name, _, version = reference.partition("@")
     where = _find(root / "protocols", "protocol", name, int(version), protocol_names(root))
@@ -261,15 +261,15 @@ def _method_tables(recipe: Recipe) -> list[dict[str, dict[str, Any]]]:
     return [recipe.methods, *(tier.methods for tier in recipe.tiers.values())]
 
 
-def _find(folder: Path, kind: str, name: str, version: int | None, known: typing.Sequence[str]) -> Versioned:
+def _find(folder: Path, kind: str, name: str, version: int | None, known: typing.Sequence[str]) -> VersionFile:
     paths = sorted((folder / name).glob("v*.toml"), key=version_of)
     if name not in known or not paths:
         raise FieldError(folder, kind, name, f"no such {kind}", f"There are: {', '.join(known) or 'none'}.")
     if version is None:
-        return Versioned(name=name, version=version_of(paths[-1]), path=paths[-1])
+        return VersionFile(name=name, version=version_of(paths[-1]), path=paths[-1])
     for path in paths:
         if version_of(path) == version:
-            return Versioned(name=name, version=version, path=path)
+            return VersionFile(name=name, version=version, path=path)
     raise FieldError(
         folder / name,
         "version",

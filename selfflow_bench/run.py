@@ -34,7 +34,6 @@ from selfflow_bench.results.record import (
     Seed,
     Timing,
     Validation,
-    Versioned,
 )
 from selfflow_bench.seeds import SEED_DERIVATION
 
@@ -159,8 +158,8 @@ def make_record(spec: RunSpec, folder: Path) -> Record:
         created=datetime.fromtimestamp((folder / RESULT).stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         status="failed" if failed else "success",
         failure=_failure(result["failure"]) if failed else None,
-        recipe=Versioned.model_validate(spec.recipe.model_dump()),
-        protocol=Versioned.model_validate(spec.protocol.model_dump()),
+        recipe=spec.recipe,
+        protocol=spec.protocol,
         tier=spec.tier,
         method=MethodUsed(name=spec.method, label=spec.label, settings=spec.settings),
         overrides=spec.overrides,

@@ -61,7 +61,7 @@ def test_locked_digests_have_not_moved(project: Places) -> None:
             "outside [0.0, 0.5]",
         ),
         ("sana/v1.toml", "mask_ratio = 0.25", 'mask_ratio = "some"', "mask_ratio", "valid number"),
-        ("sana/v1.toml", "mask_ratio = 0.25", "mask_share = 0.25", "mask_share", "Allowed: feature_source, mask_ratio"),
+        ("sana/v1.toml", "mask_ratio = 0.25", "mask_share = 0.25", "mask_share", "Allowed: context_time, feature_source"),
         ("sana/v1.toml", "teacher_block = 2", "teacher_block = 1", "teacher_block", "not deeper"),
         ("sana/v1.toml", "num_layers = 3", "num_floors = 3", "transformer", "num_floors"),
         ("sana/v1.toml", "image-smoke@1", "video-smoke@1", "protocol", "protocol for video"),

@@ -165,8 +165,8 @@ def _write(
         files += [partial / f"{split}.safetensors", partial / f"{split}-names.json"]
         save_file(tensors, files[-2])
         files[-1].write_text(json.dumps(data["name"][:]), encoding="utf-8")
-        progress(f"{source}: {len(data)} {split} latents")
-    text = captions.encode(texts, text_length, lambda done: progress(f"{source}: {done} of {len(texts)} captions"))
+        progress(f"{len(data)} {split} latents")
+    text = captions.encode(texts, text_length, lambda done: progress(f"{done} of {len(texts)} captions"))
     files.append(partial / "text.safetensors")
     save_file(text, files[-1])
     manifest = {

@@ -129,10 +129,6 @@ class Method(ABC):
             step: optimizer steps done before this one.
         """
 
-    def teacher_share(self, depth: int, step: int) -> float:
-        """Share of a teacher forward that this step runs (0 without a teacher)."""
-        return 0.0
-
     def observe(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Logged rows since the last call, on the host, in order: for settings that depend on measured scores."""
 

@@ -78,11 +78,6 @@ class SelfFlow(Method):
             return 0.0
         return self.settings.schedule.weight(self.settings.weight, step, self.steps)
 
-    def teacher_share(self, depth: int, step: int) -> float:
-        """The teacher stops after its block; without weight it does not run."""
-        measured = self.weight(step) > 0 or self._probes(step)
-        return (self.settings.teacher_block or depth) / depth if measured else 0.0
-
     def step(
         self, transformer: nn.Module, heads: nn.ModuleDict, teacher: nn.Module, batch: Batch, step: int
     ) -> StepResult:

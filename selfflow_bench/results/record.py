@@ -8,29 +8,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from selfflow_bench.identity import Name, Sha256, Versioned
 from selfflow_bench.results.privacy import path_in, strings
 
 VALIDATION_LOSS = "validation_loss"
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True)
-
-
-class Versioned(_Part):
-    """A recipe or protocol, identified by its digest."""
-
-    name: Name
-    version: Annotated[int, Field(ge=1)]
-    digest: Sha256
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.version}"
 
 
 class MethodUsed(_Part):

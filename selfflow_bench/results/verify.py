@@ -36,7 +36,8 @@ class Finding:
 def verify(root: Path, *, lock: Lock, derive_seed: Callable[[str, int], int]) -> list[Finding]:
     """Findings over all records under the results folder `root`, errors first, then by path; empty if all is well.
 
-    `lock` is recipes/lock.json: {"recipes": {"sana@1": {tier: digest}}, "protocols": {"image-micro@1": digest}}.
+    `lock` is recipes/lock.json: {"recipes": {"sana@1": {tier: digest}}, "protocols": {"image-micro@1": digest},
+    "methods": {"sana@1": {tier: {label: digest}}}}.
     `derive_seed(recipe digest, index)` is the rule seeds must follow.
     """
     findings: list[Finding] = []
@@ -91,6 +92,10 @@ def _identity(record: Record, lock: Lock, derive_seed: Callable[[str, int], int]
     known = lock.get("recipes", {}).get(str(record.recipe), {}).get(record.tier)
     if known != record.recipe.digest:
         yield "recipe.digest", f"{record.recipe.digest[:12]} is not the locked one of {record.recipe} ({_short(known)})"
+    known = lock.get("methods", {}).get(str(record.recipe), {}).get(record.tier, {}).get(record.method.label)
+    found = digest(record.method.settings)
+    if known != found and not record.overrides:
+        yield "method.settings", f"their digest {found[:12]} is not the locked one of {record.recipe} ({_short(known)})"
     known = lock.get("protocols", {}).get(str(record.protocol))
     if known != record.protocol.digest and not record.overrides:
         yield (

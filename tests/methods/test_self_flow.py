@@ -93,10 +93,13 @@ class _NeverCalled(torch.nn.Module):
 def test_no_teacher_while_the_weight_is_zero(tiny_family: Tiny, schedule: WeightSchedule) -> None:
     made, heads = method(tiny_family, schedule=schedule)
     zero_step, other_step = (0, 5) if schedule.warmup_steps else (3, 2)
-    result = made.step(tiny_family.transformer, heads, _NeverCalled(), tiny_family.batch(), step=zero_step)
+    teacher, calls = copy.deepcopy(tiny_family.transformer), []
+    teacher.register_forward_pre_hook(lambda *_: calls.append(1))
+    result = made.step(tiny_family.transformer, heads, teacher, tiny_family.batch(), step=zero_step)
     assert result.metrics["alignment_weight"] == 0.0
-    assert made.teacher_share(3, zero_step) == 0.0
-    assert made.teacher_share(3, other_step) == pytest.approx(2 / 3)
+    assert not calls
+    made.step(tiny_family.transformer, heads, teacher, tiny_family.batch(), step=other_step)
+    assert calls == [1]
 
 
 def test_teacher_and_projector_gradients(tiny_family: Tiny) -> None:

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from record_factory import record, record_content, seed_of
 
+from selfflow_bench.canonical import digest
 from selfflow_bench.results.record import Record
 from selfflow_bench.results.record_files import canonical_text, invalidate, write
 from selfflow_bench.results.verify import Finding, verify
 
+LABELS = ("vanilla", "self_flow", "self_flow.paper")
 LOCK = {
     "recipes": {"sana@1": {"micro": record().recipe.digest}},
     "protocols": {"image-micro@1": record().protocol.digest},
+    "methods": {"sana@1": {"micro": {label: digest(record(label).method.settings) for label in LABELS}}},
 }
 
 
@@ -55,6 +58,11 @@ def test_sound_records_give_no_findings(tmp_path: Path, matched: list[Record]) -
         ),
         ({"timing": {"train_s": 80.0, "wall_s": 90.0, "samples_per_s": 200.0}}, "timing.samples_per_s", "are 160"),
         ({"timing": {"train_s": 80.0, "wall_s": 9.0, "samples_per_s": 160.0}}, "timing.train_s", "in a run of 9.0 s"),
+        (
+            {"method": {"name": "self_flow", "label": "self_flow", "settings": {"mask_ratio": 0.4}}},
+            "method.settings",
+            "is not the locked one",
+        ),
         ({"run_id": "other"}, "run_id", "the file must be records/sana/micro/other.json"),
         ({"tier": "reference"}, "run_id", "the file must be records/sana/reference/"),
         ({"host": "x"}, "schema", "'host' was unexpected"),
