@@ -155,7 +155,7 @@ def test_mixed_times_pick_by_the_mask() -> None:
     times = TokenTimes.mixed(first, second, mask)
     expected = torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.2, 0.9]])
     assert torch.equal(times.per_token(), expected)
-    torch.testing.assert_close(times.shares(), torch.tensor([[2 / 3, 2 / 3], [1 / 3, 1 / 3]]))
+    torch.testing.assert_close(times.shares(), torch.tensor([[2 / 3, 2 / 3], [1 / 3, 1 / 3]], dtype=torch.float64))
     torch.testing.assert_close(TokenTimes.mixed(first, second, mask, "time_mean").context_time(), expected.mean(1))
 
 

@@ -92,14 +92,14 @@ class TokenTimes:
         return self.times.t().gather(1, self.level)
 
     def shares(self) -> Tensor:
-        """float32 ``[L, B]``: the share of a sample's target tokens at each level."""
+        """float64 ``[L, B]``: the share of a sample's target tokens at each level."""
         levels = torch.arange(len(self.times), device=self.level.device)
-        return (self.level[None] == levels[:, None, None]).float().mean(-1)
+        return (self.level[None] == levels[:, None, None]).double().mean(-1)
 
     def context_time(self) -> Tensor:
         """``[B]``: the time of the context row. With ``embedding_mean`` a placeholder until the mean is known."""
         if self.context == "time_mean":
-            return (self.times * self.shares()).sum(0)
+            return (self.times * self.shares()).sum(0).to(self.times.dtype)
         return self.times[0]
 
 
@@ -109,7 +109,7 @@ class TokenSequences:
 
     Args:
         sequences: one per sequence; their token counts differ.
-        shares: float32 ``[L, B]``, the share of target tokens at each level (0 for context and clean levels).
+        shares: float64 ``[L, B]``, the share of target tokens at each level (0 for context and clean levels).
         context: the level of context tokens, or None in models that do not modulate them.
         mean: whether the context's row is the mean over target tokens of the time embedding.
     """

@@ -287,7 +287,8 @@ class LevelRows:
         if function in _SYMMETRIC and len(args) == 2 and not kwargs:
             left, right = args
             stand_in, other = (left, right) if isinstance(left, cls) else (right, left)
-            return stand_in + other if function in _ADD else stand_in * other
+            # By name: with the operators, Dynamo would come back here for ever.
+            return stand_in.__add__(other) if function in _ADD else stand_in.__mul__(other)
         if function in _METHODS and isinstance(args[0], cls):
             return _METHODS[function](*args, **kwargs)
         if function is torch.cat:

@@ -183,7 +183,7 @@ class Family(ABC):
             times.append(sigma.context_time()[None])
         if has_reference:
             times.append(torch.zeros_like(times[-1]))
-        shares.extend(torch.zeros_like(extra) for extra in times[1:])
+        shares.extend(torch.zeros_like(shares[0][:1]) for _ in times[1:])
         sequences = TokenSequences.of(
             self.sequences(sigma.level, context, clean, latents, conditions),
             torch.cat(shares),

@@ -31,9 +31,9 @@ class Expectations:
     float64_tolerance: the same in float64; larger only where the class computes in float32 whatever its weights.
     equal_tolerance: of equal levels against the plain call.
     time_dtype: type of the times in the float64 test: float32 unless the class takes its embedding's type from them.
-    first_input: from the first block's ``(args, kwargs)``, the target tokens ``[B, N, D]`` that enter it.
+    first_input: from the first block's ``(args, kwargs)``, the tokens ``[B, S, D]`` that enter it.
     modulated: the module whose input shows a target token's own modulation first, and the argument's name.
-    tokens_of_input: from that module's input, the target tokens ``[B, N, D]``.
+    target: of both inputs, the target tokens ``[B, N, D]`` among reference and text tokens.
     train: whether the tests of gradients need train() mode.
     cells: latent cells of the tests, where the modality's own do not do.
     refuses_equal_lengths: whether text as long as the target is refused, with a clear error.
@@ -51,7 +51,7 @@ class Expectations:
         args[0] if args else kwargs["hidden_states"]
     )
     modulated: Callable[[nn.Module], tuple[nn.Module, str]] = attention_input
-    tokens_of_input: Callable[[Tensor], Tensor] = lambda tokens: tokens
+    target: Callable[[Tensor, int], Tensor] = lambda tokens, count: tokens[:, :count]
     train: bool = False
     cells: tuple[int, ...] | None = None
     time_argument: str = "timestep"

@@ -124,7 +124,7 @@ def test_one_masked_token_changes_its_own_modulation_only(tiny_family: Tiny) -> 
     seen: list[torch.Tensor] = []
 
     def keep(_module, args, kwargs) -> None:
-        seen.append(expected.tokens_of_input(kwargs[argument] if argument in kwargs else args[0]))
+        seen.append(expected.target(kwargs[argument] if argument in kwargs else args[0], tiny_family.tokens))
 
     handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
@@ -149,7 +149,8 @@ def test_spread_moves_exactly_its_tokens_patch(tiny_family: Tiny) -> None:
     seen: list[torch.Tensor] = []
 
     def keep(_module, args, kwargs) -> None:
-        seen.append(tiny_family.expected.first_input(args, kwargs).clone())
+        entering = tiny_family.expected.first_input(args, kwargs)
+        seen.append(tiny_family.expected.target(entering, tiny_family.tokens).clone())
 
     handle = block.register_forward_pre_hook(keep, with_kwargs=True)
     try:
