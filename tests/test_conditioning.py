@@ -85,8 +85,16 @@ def test_row_operations_act_on_every_level() -> None:
     assert torch.equal(both._rows, torch.cat([rows.sin(), rows.cos()], -1))
     assert torch.equal((stand_in - stand_in)._rows, torch.zeros(6, 8))
     assert torch.equal(stand_in[:, None].squeeze(1).unsqueeze(-1).to(torch.float64)._rows, rows.double()[..., None])
+    assert torch.equal((stand_in * torch.rsqrt(stand_in.pow(2).mean(-1, keepdim=True)))._rows, normalised(rows))
+    assert torch.equal(stand_in[:, None].repeat(1, 3, 1)._rows, rows[:, None].repeat(1, 3, 1))
     pooled = torch.randn(2, 8)
+    joined = torch.cat([stand_in, pooled, torch.zeros(1, 3)], dim=1)
+    assert torch.equal(joined._rows, torch.cat([rows, pooled.repeat(3, 1), torch.zeros(6, 3)], 1))
     assert torch.equal((stand_in + pooled)._rows, rows + pooled.repeat(3, 1))
+
+
+def normalised(rows: torch.Tensor) -> torch.Tensor:
+    return rows * torch.rsqrt(rows.pow(2).mean(-1, keepdim=True))
 
 
 def test_what_has_no_rule_raises() -> None:
@@ -101,6 +109,8 @@ def test_what_has_no_rule_raises() -> None:
         lambda: stand_in.reshape(4, 8),
         lambda: stand_in.chunk(2, dim=0),
         lambda: stand_in.unsqueeze(0),
+        lambda: stand_in.repeat(2, 1, 1),
+        lambda: stand_in.expand(2, 15, 8),
         lambda: torch.cat([stand_in, stand_in], dim=0),
         lambda: stand_in + LevelRows(torch.randn(4, 1, 8), sequences_of(levels_of(2, 16, 2))),
     ):

@@ -136,6 +136,15 @@ class LevelRows:
         """As `torch.Tensor.contiguous`."""
         return self._same(self._rows.contiguous())
 
+    def pow(self, exponent: int) -> LevelRows:
+        """As `torch.Tensor.pow`."""
+        return self._same(self._rows.pow(exponent))
+
+    def mean(self, dim: int, keepdim: bool = False) -> LevelRows:
+        """As `torch.Tensor.mean`, along any dimension but the batch."""
+        self._not_the_batch("mean", dim)
+        return self._same(self._rows.mean(dim, keepdim=keepdim))
+
     def tanh(self) -> LevelRows:
         """As `torch.Tensor.tanh`."""
         return self._same(self._rows.tanh())
@@ -193,6 +202,12 @@ class LevelRows:
             if size not in (-1, own) and not tokens:
                 raise ConditioningError(f"expand{sizes} of a per-token timestep {tuple(self.shape)}; no rule for that")
         return self
+
+    def repeat(self, *sizes: int) -> LevelRows:
+        """As `torch.Tensor.repeat`, leaving the batch as it is."""
+        if sizes[0] != 1 or len(sizes) != self.ndim:
+            raise ConditioningError(f"repeat{sizes} of a per-token timestep {tuple(self.shape)}; no rule for that")
+        return self._same(self._rows.repeat(*sizes))
 
     def __getitem__(self, index: Any) -> LevelRows:
         """Indexing that keeps the whole batch, such as ``[:, None]`` or ``[:, :k]``."""
@@ -298,8 +313,20 @@ class LevelRows:
 
 
 _ROWWISE = frozenset(
-    {F.linear, F.silu, F.gelu, F.relu, F.layer_norm, F.rms_norm, F.dropout, torch.sin, torch.cos, torch.tanh}
-    | {torch.exp, torch.sigmoid}
+    {
+        F.linear,
+        F.silu,
+        F.gelu,
+        F.relu,
+        F.layer_norm,
+        F.rms_norm,
+        F.dropout,
+        torch.sin,
+        torch.cos,
+        torch.tanh,
+        torch.rsqrt,
+    }
+    | {torch.exp, torch.sigmoid, torch.rsqrt}
 )
 _METHODS: dict[Any, Callable[..., Any]] = {
     torch.chunk: LevelRows.chunk,

@@ -35,6 +35,7 @@ class Expectations:
     modulated: the module whose input shows a target token's own modulation first, and the argument's name.
     target: of both inputs, the target tokens ``[B, N, D]`` among reference and text tokens.
     train: whether the tests of gradients need train() mode.
+    waits: whether the class itself waits for the device in its forward.
     cells: latent cells of the tests, where the modality's own do not do.
     refuses_equal_lengths: whether text as long as the target is refused, with a clear error.
     time_argument: the keyword under which the class takes its time.
@@ -53,6 +54,7 @@ class Expectations:
     modulated: Callable[[nn.Module], tuple[nn.Module, str]] = attention_input
     target: Callable[[Tensor, int], Tensor] = lambda tokens, count: tokens[:, :count]
     train: bool = False
+    waits: bool = False
     cells: tuple[int, ...] | None = None
     time_argument: str = "timestep"
     refuses_equal_lengths: bool = False

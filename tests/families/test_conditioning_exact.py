@@ -48,7 +48,7 @@ def test_the_output_depends_on_time_text_and_latents(tiny_family: Tiny) -> None:
         ),
         made(batch.latents, batch.first, other.conditions),
     ):
-        assert (changed - base).abs().max() > 1e-4 * base.abs().max()
+        assert (changed - base).abs().max() > 1e-5 * base.abs().max()
 
 
 def test_equal_levels_are_the_plain_call(tiny_family: Tiny) -> None:
@@ -182,11 +182,14 @@ def test_gradient_checkpointing_and_deepcopy_change_nothing(tiny_family: Tiny) -
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_bf16_autocast_runs_and_stays_near(tiny_family: Tiny) -> None:
+def test_bf16_autocast_stays_as_near_as_the_plain_call(tiny_family: Tiny) -> None:
     batch, family = tiny_family.batch(), tiny_family.family
-    with torch.no_grad():
-        exact = family.predict(tiny_family.transformer, batch.latents, mixed(batch), batch.conditions)
-        with torch.autocast("cpu", torch.bfloat16):
-            rough = family.predict(tiny_family.transformer, batch.latents, mixed(batch), batch.conditions).float()
-    assert torch.isfinite(rough).all()
-    assert (rough - exact).norm() / exact.norm() < 0.05
+    errors = []
+    for sigma in (batch.first, mixed(batch)):
+        with torch.no_grad():
+            exact = family.predict(tiny_family.transformer, batch.latents, sigma, batch.conditions)
+            with torch.autocast("cpu", torch.bfloat16):
+                rough = family.predict(tiny_family.transformer, batch.latents, sigma, batch.conditions).float()
+        errors.append(float((rough - exact).norm() / exact.norm()))
+    assert errors[0] < 0.1
+    assert errors[1] < 1.5 * errors[0] + 0.01

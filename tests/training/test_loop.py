@@ -185,6 +185,8 @@ def made_item(tiny: Callable[[str], Tiny], tmp_path: Path) -> int:
 
 def test_no_step_reads_the_device_back(tiny_family: Tiny, tmp_path: Path) -> None:
     """`.item()`, `float()` and `bool()` of a tensor all dispatch `_local_scalar_dense`: none may be in a step."""
+    if tiny_family.expected.waits:
+        pytest.skip("the class itself waits in its forward")
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Forbids(TorchDispatchMode):

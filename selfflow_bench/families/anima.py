@@ -1,0 +1,51 @@
+"""Anima (circlestone labs): the Cosmos transformer for pictures, behind a text conditioner of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+
+from selfflow_bench.conditioning import LevelRows
+from selfflow_bench.families.architectures.anima import AnimaModel
+from selfflow_bench.families.base import Conditions, Family
+
+
+class Anima(Family):
+    """Images, as clips of one frame. Output: noise - data. Time: sigma itself."""
+
+    modality = "image"
+    transformer_class = AnimaModel
+
+    def patch(self) -> tuple[int, ...]:
+        """(height, width)."""
+        return tuple(int(size) for size in self.config["transformer_config"].get("patch_size", (1, 2, 2))[1:])
+
+    def blocks(self, transformer: nn.Module) -> Sequence[nn.Module]:
+        """All blocks are alike; each returns the image tokens."""
+        return list(transformer.get_submodule("transformer.transformer_blocks").children())
+
+    def model_time(self, sigma: Tensor) -> Tensor:
+        """Not scaled."""
+        return sigma
+
+    def arguments(self, latents: Tensor, time: Tensor | LevelRows, conditions: Conditions) -> dict[str, Any]:
+        """The caption's states are the conditioner's source, its token numbers the conditioner's target."""
+        return {
+            "hidden_states": latents[:, :, None],
+            "timestep": time,
+            "text": conditions["text"],
+            "text_mask": conditions["text_mask"],
+            "text_ids": conditions["text_ids"],
+            "padding_mask": latents.new_zeros(1, 1, *latents.shape[-2:]),
+        }
+
+    def prediction(self, output: Tensor, latents: Tensor) -> Tensor:
+        """Without the frame axis."""
+        return output[:, :, 0]
+
+    def scheduler(self, shift: float) -> FlowMatchEulerDiscreteScheduler:
+        """As in the published pipeline: Euler steps on flow sigmas."""
+        return FlowMatchEulerDiscreteScheduler(shift=shift)

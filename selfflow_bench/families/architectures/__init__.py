@@ -1,0 +1,1 @@
+"""Models that diffusers has no class for, built of its parts."""

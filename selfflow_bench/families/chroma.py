@@ -1,0 +1,33 @@
+"""Chroma1 (lodestones): FLUX's blocks, whose modulations all come from one small network of the time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from selfflow_bench.conditioning import LevelRows
+from selfflow_bench.families.base import Conditions
+from selfflow_bench.families.parts.two_streams import TwoStreams
+
+
+class Chroma(TwoStreams):
+    """Images. Output: noise - data. Time: sigma itself. Text gets the mean of the modulations themselves."""
+
+    transformer_class = ChromaTransformer2DModel
+    time_embedding = "distilled_guidance_layer"
+
+    def arguments(self, latents: Tensor, time: Tensor | LevelRows, conditions: Conditions) -> dict[str, Any]:
+        """Captions are attended without a mask, which the class itself drops under gradient checkpointing."""
+        return self.image_arguments(latents, time, conditions)
+
+    def hidden_tokens(self, output: Any, latents: Tensor, conditions: Conditions) -> Tensor:
+        """Two-stream blocks return (text, image), one-stream blocks [text, image] as one."""
+        if not isinstance(output, tuple):
+            output = (None, output[:, conditions["text"].shape[1] :])
+        return super().hidden_tokens(output, latents, conditions)
+
+    def scheduler(self, shift: float) -> FlowMatchEulerDiscreteScheduler:
+        """As in the published pipeline: Euler steps on shifted flow sigmas."""
+        return FlowMatchEulerDiscreteScheduler(shift=shift)
