@@ -93,6 +93,17 @@ def test_row_operations_act_on_every_level() -> None:
     assert torch.equal((stand_in + pooled)._rows, rows + pooled.repeat(3, 1))
 
 
+def test_a_models_own_choice_between_two_timesteps() -> None:
+    levels = levels_of(2, 16, 2)
+    rows = torch.randn(2, 4, 1, 8)
+    first, second = (LevelRows(one, sequences) for sequences in [sequences_of(levels)] for one in rows)
+    condition = torch.rand(2, 16, 1) < 0.5
+    made = torch.where(condition, first.expand(-1, 16, -1), second)
+    assert torch.equal(made, torch.where(condition, picked(rows[0], levels), picked(rows[1], levels)))
+    with pytest.raises(ConditioningError, match="where"):
+        torch.where(condition[:, :5], first, second)
+
+
 def normalised(rows: torch.Tensor) -> torch.Tensor:
     return rows * torch.rsqrt(rows.pow(2).mean(-1, keepdim=True))
 

@@ -292,6 +292,14 @@ class LevelRows:
                 rows.append(part._rows)
         return self._same(torch.cat(rows, dim=dim))
 
+    @staticmethod
+    def _where(condition: Tensor, first: LevelRows, second: LevelRows) -> Tensor:
+        """A model's own choice between two timesteps, for the tokens of a sequence: ``condition`` is ``[B, S, 1]``."""
+        met = first._tokens_of(condition) if isinstance(first, LevelRows) and isinstance(second, LevelRows) else None
+        if met is None:
+            raise ConditioningError(f"where over {tuple(condition.shape)} of a per-token timestep; no rule for that")
+        return torch.where(condition, met.select(first._rows, condition), met.select(second._rows, condition))
+
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -306,6 +314,8 @@ class LevelRows:
             return stand_in.__add__(other) if function in _ADD else stand_in.__mul__(other)
         if function in _METHODS and isinstance(args[0], cls):
             return _METHODS[function](*args, **kwargs)
+        if function is torch.where and len(args) == 3:
+            return cls._where(*args)
         if function is torch.cat:
             dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
             return next(part for part in args[0] if isinstance(part, cls))._cat(args[0], dim)
@@ -326,7 +336,7 @@ _ROWWISE = frozenset(
         torch.tanh,
         torch.rsqrt,
     }
-    | {torch.exp, torch.sigmoid, torch.rsqrt}
+    | {torch.exp, torch.sigmoid, torch.rsqrt, torch.ones_like}
 )
 _METHODS: dict[Any, Callable[..., Any]] = {
     torch.chunk: LevelRows.chunk,
