@@ -314,6 +314,8 @@ class LevelRows:
             return stand_in.__add__(other) if function in _ADD else stand_in.__mul__(other)
         if function in _METHODS and isinstance(args[0], cls):
             return _METHODS[function](*args, **kwargs)
+        if function is torch.outer and isinstance(args[0], cls) and args[0].ndim == 1:
+            return args[0]._same(torch.outer(args[0]._rows, args[1]))
         if function is torch.where and len(args) == 3:
             return cls._where(*args)
         if function is torch.cat:

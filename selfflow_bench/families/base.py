@@ -158,7 +158,7 @@ class Family(ABC):
         else:
             time = self.model_time(sigma)
         output = transformer(**self.arguments(latents, time, conditions), return_dict=False)
-        predicted = self.prediction(output[0], latents)
+        predicted = self.prediction(output[0] if isinstance(output, tuple) else output, latents)
         if not isinstance(predicted, Tensor):
             raise TypeError(f"{type(transformer).__name__} returned a {type(predicted).__name__}, not a tensor")
         return predicted

@@ -23,7 +23,8 @@ def test_plain_timestep_is_the_bare_model_bit_for_bit(tiny_family: Tiny) -> None
     bare.load_state_dict(tiny_family.transformer.state_dict())
     arguments = family.arguments(batch.latents, family.model_time(batch.first), batch.conditions)
     with torch.no_grad():
-        theirs = family.prediction(bare(**arguments, return_dict=False)[0], batch.latents)
+        output = bare(**arguments, return_dict=False)
+        theirs = family.prediction(output[0] if isinstance(output, tuple) else output, batch.latents)
         ours = family.predict(tiny_family.transformer, batch.latents, batch.first, batch.conditions)
     assert theirs.shape == batch.latents.shape
     assert torch.equal(theirs, ours)

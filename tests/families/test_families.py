@@ -164,4 +164,4 @@ def test_samples_do_not_depend_on_the_batch_size(tiny_family: Tiny) -> None:
         )
         for size in (4, 2)
     ]
-    torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(made[0], made[1], rtol=1e-5, atol=1e-4)

@@ -1,6 +1,6 @@
 """Where context tokens (text) get their timestep, in models that modulate them: hooks on the model's own modules.
 
-With a plain timestep both do nothing.
+With a plain timestep they do nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ def fill_context_mean(embedding: nn.Module) -> None:
 def take_context_row(module: nn.Module) -> None:
     """A module that modulates context tokens alone gets their row, an ordinary ``[B, ...]`` tensor, as its timestep."""
     module.register_forward_pre_hook(_take, with_kwargs=True)
+
+
+def put_out_context_row(embedding: nn.Module) -> None:
+    """A time embedding that becomes a token of the context puts out the context's row, an ordinary tensor."""
+    embedding.register_forward_hook(_put_out)
+
+
+def _put_out(_module: nn.Module, _args: Any, output: Any) -> Any:
+    return output.with_context_mean().context() if isinstance(output, LevelRows) else output
 
 
 def _fill(_module: nn.Module, _args: Any, output: Any) -> Any:
