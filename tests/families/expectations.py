@@ -28,7 +28,8 @@ class Expectations:
     clock: sigma to the time that the class itself is called with.
     raw: ``(x0, noise)`` to what the class is trained to put out, in its own sign and layout, as ``[0]`` of its return.
     tolerance: float32, absolute, of the mixed forward and (relative to the largest) its gradients.
-    float64_tolerance: the same in float64; larger only where the class computes in float32 whatever its weights.
+    float64_tolerance: the same in float64; larger only where the class computes in float32 whatever its weights,
+        None where it cannot run in float64 at all.
     equal_tolerance: of equal levels against the plain call.
     time_dtype: type of the times in the float64 test: float32 unless the class takes its embedding's type from them.
     first_input: from the first block's ``(args, kwargs)``, the tokens ``[B, S, D]`` that enter it.
@@ -45,7 +46,7 @@ class Expectations:
     clock: Callable[[Tensor], Tensor] = lambda sigma: 1000 * sigma
     raw: Callable[[Tensor, Tensor], Any] = lambda x0, noise: noise - x0
     tolerance: float = 1e-5
-    float64_tolerance: float = 1e-10
+    float64_tolerance: float | None = 1e-10
     equal_tolerance: float = 1e-5
     time_dtype: torch.dtype = torch.float32
     first_input: Callable[[tuple[Any, ...], dict[str, Any]], Tensor] = lambda args, kwargs: (

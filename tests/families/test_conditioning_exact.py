@@ -78,6 +78,8 @@ def test_text_as_long_as_the_target_is_right_or_refused(tiny_family: Tiny) -> No
 def test_mixed_levels_are_one_row_per_token(tiny_family: Tiny, dtype: torch.dtype) -> None:
     expected = tiny_family.expected
     tolerance = expected.float64_tolerance if dtype == torch.float64 else expected.tolerance
+    if tolerance is None:
+        pytest.skip("the class keeps its time embedding in float32 and cannot run in float64")
     batch, family = tiny_family.batch(), tiny_family.family
     first, second = (copy.deepcopy(tiny_family.transformer).to(dtype).train(expected.train) for _ in range(2))
     conditions = {name: v.to(dtype) if v.is_floating_point() else v for name, v in batch.conditions.items()}
