@@ -148,6 +148,17 @@ def test_a_sequence_is_known_by_its_length() -> None:
         sequences_of(target, levels_of(2, 16, 3, seed=2))
 
 
+def test_a_part_of_the_targets_is_a_sequence_of_its_own() -> None:
+    levels = levels_of(2, 16, 2)
+    rows = torch.randn(4, 1, 8)
+    whole = LevelRows(rows, sequences_of(levels))
+    for start, stop in ((0, 8), (8, 16)):
+        hidden = torch.randn(2, 8, 8)
+        assert torch.equal(whole.part(start, stop) * hidden, picked(rows, levels)[:, start:stop] * hidden)
+    with pytest.raises(ConditioningError, match="different batches"):
+        whole.part(0, 8) + whole.part(8, 16)
+
+
 def test_the_contexts_row_is_the_mean_over_target_tokens() -> None:
     target = levels_of(2, 16, 2)
     shares = torch.stack([(target.level == level).float().mean(1) for level in (0, 1, 2, 3)])

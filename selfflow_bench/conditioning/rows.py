@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -84,6 +85,12 @@ class LevelRows:
             raise ConditioningError("this model's context takes no timestep")
         start = self._sequences.context * self._sequences.batch
         return self._rows[start : start + self._sequences.batch]
+
+    def part(self, start: int, stop: int) -> LevelRows:
+        """The same rows for a part of the target tokens, which meets the model as a sequence of its own."""
+        levels = self._sequences.sequences[0]
+        of_part = TokenLevels.of(levels.level[:, start:stop], levels.levels)
+        return LevelRows(self._rows, replace(self._sequences, sequences=(of_part,)))
 
     # What models ask of a timestep.
 

@@ -36,7 +36,7 @@ class Family(ABC):
     modality: ClassVar[Modality]
     transformer_class: ClassVar[type[nn.Module]]
     noising: ClassVar[Noising] = RectifiedFlow()
-    modulates_context: ClassVar[bool] = False
+    modulates_context: bool = False
     """Whether context tokens (text) are modulated by the timestep too, and so need a time of their own."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Conditions that the family cannot do without, beside text."""
@@ -86,6 +86,10 @@ class Family(ABC):
     def sampler_sigma(self, scheduler: Any, timestep: Tensor) -> Tensor:
         """The sigma that one of the scheduler's timesteps stands for."""
         return timestep.float() / float(scheduler.config.num_train_timesteps)
+
+    def output(self, returned: Any) -> Any:
+        """What `prediction` reads of what the transformer returned: the first of several."""
+        return returned[0] if isinstance(returned, tuple) else returned
 
     def prediction(self, output: Any, latents: Tensor) -> Tensor:
         """What the transformer returned, as a prediction of the noising's target, ``[B, C, *cells]``."""
@@ -158,7 +162,7 @@ class Family(ABC):
         else:
             time = self.model_time(sigma)
         output = transformer(**self.arguments(latents, time, conditions), return_dict=False)
-        predicted = self.prediction(output[0] if isinstance(output, tuple) else output, latents)
+        predicted = self.prediction(self.output(output), latents)
         if not isinstance(predicted, Tensor):
             raise TypeError(f"{type(transformer).__name__} returned a {type(predicted).__name__}, not a tensor")
         return predicted

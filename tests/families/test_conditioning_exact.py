@@ -23,8 +23,7 @@ def test_plain_timestep_is_the_bare_model_bit_for_bit(tiny_family: Tiny) -> None
     bare.load_state_dict(tiny_family.transformer.state_dict())
     arguments = family.arguments(batch.latents, family.model_time(batch.first), batch.conditions)
     with torch.no_grad():
-        output = bare(**arguments, return_dict=False)
-        theirs = family.prediction(output[0] if isinstance(output, tuple) else output, batch.latents)
+        theirs = family.prediction(family.output(bare(**arguments, return_dict=False)), batch.latents)
         ours = family.predict(tiny_family.transformer, batch.latents, batch.first, batch.conditions)
     assert theirs.shape == batch.latents.shape
     assert torch.equal(theirs, ours)
@@ -139,7 +138,7 @@ def test_one_masked_token_changes_its_own_modulation_only(tiny_family: Tiny) -> 
     finally:
         handle.remove()
     changed = (seen[0] != seen[-1]).any(-1)
-    assert changed.shape == (2, tiny_family.tokens)
+    assert changed.shape == (2, tiny_family.aligned)
     assert changed.nonzero()[:, 1].unique().tolist() == [token]
     assert changed[:, token].all()
 
