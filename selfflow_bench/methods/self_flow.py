@@ -42,7 +42,8 @@ class SelfFlowSettings(MethodSettings):
     neighbour_distance: int = Field(default=0, ge=0)
     neighbour_tau: float = Field(default=1.0, gt=0.0)
     feature_source: str = "ema_teacher"
-    context_time: ContextTime = "embedding_mean"
+    # Left out of the digest at its default, so that it moved no earlier run's.
+    context_time: ContextTime = Field(default="embedding_mean", exclude_if=lambda value: value == "embedding_mean")
 
 
 class SelfFlow(Method):
