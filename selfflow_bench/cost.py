@@ -63,12 +63,12 @@ def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> Ste
         )
         heads = method.heads(width)
     size = batch.latents.shape[0]
-    forward = _counted(lambda: _forward(family, teacher, batch))
+    forward = counted(lambda: _forward(family, teacher, batch))
 
     def forward_and_backward() -> None:
         method.step(transformer, heads, teacher, batch, step).loss.backward()  # type: ignore[no-untyped-call]
 
-    whole = _counted(forward_and_backward)
+    whole = counted(forward_and_backward)
     parameters = sum(value.numel() for value in transformer.parameters())
     return StepCost(whole / size, forward / size, parameters)
 
@@ -78,12 +78,23 @@ def _forward(family: Family, model: nn.Module, batch: Batch) -> Tensor:
         return family.predict(model, batch.latents, batch.first, batch.conditions)
 
 
-def _counted(work: Callable[[], object]) -> float:
-    with FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward}
-    ) as c:
+def counted(work: Callable[[], object]) -> float:
+    """FLOPs of some work."""
+    with _counter() as counter:
         work()
-    return float(c.get_total_flops())
+    return float(counter.get_total_flops())
+
+
+def matrix_products(work: Callable[[], object]) -> float:
+    """FLOPs of the linear layers alone: products of two matrices, not of batches of them."""
+    with _counter() as counter:
+        work()
+    found = counter.get_flop_counts()["Global"]
+    return float(sum(flops for operation, flops in found.items() if str(operation) in ("aten.mm", "aten.addmm")))
+
+
+def _counter() -> FlopCounterMode:
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward})
 
 
 def _convolution_backward(gradient: Shape, inputs: Shape, weight: Shape, *args: Any, **_: Any) -> int:

@@ -43,6 +43,25 @@ class RecipeTier(_Strict):
     methods: dict[str, dict[str, Any]] = {}
 
 
+class Published(_Strict):
+    """The published checkpoint and what it is used with: what the cost table counts and the reference tier trains.
+
+    ``latent_shape`` and ``conditions`` are of one sample, without the batch; blocks count from 1.
+    """
+
+    checkpoint: str
+    confidence: str
+    parameters: PositiveInt
+    size: str
+    latent_shape: list[PositiveInt]
+    autoencoder: str
+    text_encoders: list[str]
+    student_block: PositiveInt
+    teacher_block: PositiveInt
+    conditions: dict[str, list[PositiveInt]]
+    transformer: dict[str, Any]
+
+
 class Recipe(_Strict):
     """What is particular to one model family."""
 
@@ -50,6 +69,7 @@ class Recipe(_Strict):
     summary: str
     methods: dict[str, dict[str, Any]]
     tiers: dict[Tier, RecipeTier]
+    published: Published
 
 
 class DataSettings(_Strict):

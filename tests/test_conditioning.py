@@ -107,6 +107,13 @@ def test_a_models_own_choice_between_two_timesteps() -> None:
         torch.where(condition[:, :5], first, second)
 
 
+def test_one_sample_beside_a_plain_part() -> None:
+    levels = levels_of(1, 16, 3)
+    rows, plain = torch.randn(3, 8), torch.randn(1, 4)
+    joined = torch.cat([LevelRows(rows, sequences_of(levels)), plain], dim=1)
+    assert torch.equal(joined._rows, torch.cat([rows, plain.repeat(3, 1)], 1))
+
+
 def normalised(rows: torch.Tensor) -> torch.Tensor:
     return rows * torch.rsqrt(rows.pow(2).mean(-1, keepdim=True))
 

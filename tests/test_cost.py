@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from selfflow_bench.cost import _counted, meta_batch, step_cost
+from selfflow_bench.cost import counted, meta_batch, step_cost
 from selfflow_bench.data import sources
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.places import Places
@@ -47,10 +47,10 @@ def test_convolutions_cost_three_forwards_with_any_groups(groups: int) -> None:
     layer = nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False, device="meta")
     inputs = torch.empty(2, 8, 5, 5, device="meta", requires_grad=True)
     by_hand = 2 * 2 * 8 * 25 * 9 * 8 // groups
-    assert _counted(lambda: layer(inputs)) == by_hand
-    assert _counted(lambda: layer(inputs).sum().backward()) == 3 * by_hand
+    assert counted(lambda: layer(inputs)) == by_hand
+    assert counted(lambda: layer(inputs).sum().backward()) == 3 * by_hand
 
 
 def test_a_linear_layer_counts_two_per_multiply_add() -> None:
     weight = torch.empty(7, 5, device="meta")
-    assert _counted(lambda: F.linear(torch.empty(3, 5, device="meta"), weight)) == 2 * 3 * 5 * 7
+    assert counted(lambda: F.linear(torch.empty(3, 5, device="meta"), weight)) == 2 * 3 * 5 * 7

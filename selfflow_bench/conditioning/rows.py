@@ -294,7 +294,7 @@ class LevelRows:
         for part in parts:
             if isinstance(part, Tensor):
                 whole = part if part.shape[0] != 1 else part.expand(self._sequences.batch, *part.shape[1:])
-                rows.append(self._over_levels(whole))
+                rows.append(whole.repeat(self._sequences.levels, *[1] * (whole.ndim - 1)))
             else:
                 rows.append(part._rows)
         return self._same(torch.cat(rows, dim=dim))

@@ -38,7 +38,7 @@ class AceStep(Family):
         ``timestep_r = timestep`` is the ordinary (not mean-flow) call.
         """
         frames = latents.transpose(1, 2)
-        context_channels = int(self.config["in_channels"]) - frames.shape[-1]
+        context_channels = int(self.config.get("in_channels", 192)) - frames.shape[-1]
         context = torch.zeros(*frames.shape[:2], context_channels, dtype=frames.dtype, device=frames.device)
         context[..., context_channels // 2 :] = 1
         return {

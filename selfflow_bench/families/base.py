@@ -63,6 +63,10 @@ class Family(ABC):
         blocks again in backward.
         """
 
+    def countable(self, transformer: nn.Module) -> nn.Module:
+        """The transformer for counting FLOPs on the meta device, with stand-ins for what cannot run there."""
+        return transformer
+
     @abstractmethod
     def patch(self) -> tuple[int, ...]:
         """Latent cells per token along each axis of the latent grid."""

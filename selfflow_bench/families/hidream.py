@@ -32,6 +32,14 @@ class HiDream(Family):
         """Text is modulated by the blocks' own rows, where it takes its level."""
         fill_context_mean(transformer.get_submodule("t_embedder"))
 
+    def countable(self, transformer: nn.Module) -> nn.Module:
+        """Each token's routed work done by the first experts: as much, whichever the gate would choose."""
+        for block in self.blocks(transformer):
+            inner = block.get_submodule("block")
+            if hasattr(inner.ff_i, "gate"):
+                inner.ff_i = _FirstExperts(inner.ff_i)
+        return transformer
+
     def patch(self) -> tuple[int, ...]:
         """Square patches, two cells wide in the published models."""
         size = int(self.config["patch_size"])
@@ -90,3 +98,18 @@ class HiDream(Family):
     def scheduler(self, shift: float) -> UniPCMultistepScheduler:
         """As in the published pipeline: UniPC on flow sigmas."""
         return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+
+
+class _FirstExperts(nn.Module):
+    """A mixture of experts with a fixed choice."""
+
+    def __init__(self, mixture: Any) -> None:
+        super().__init__()
+        self.mixture = mixture
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        scores = nn.functional.linear(tokens, self.mixture.gate.weight).softmax(-1)
+        made: Tensor = self.mixture.shared_experts(tokens)
+        for index in range(self.mixture.num_activated_experts):
+            made = made + scores[..., index : index + 1] * self.mixture.experts[index](tokens)
+        return made

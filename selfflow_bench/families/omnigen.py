@@ -29,6 +29,12 @@ class OmniGen(Family):
         """The time token has the mean over the target tokens."""
         put_out_context_row(transformer.get_submodule("time_token"))
 
+    def countable(self, transformer: nn.Module) -> nn.Module:
+        """Rotary tables of the right size: making them asks for an autocast type that meta tensors do not have."""
+        width, heads = self.config.get("hidden_size", 3072), self.config.get("num_attention_heads", 32)
+        transformer.rope = _Tables(int(width) // int(heads))
+        return transformer
+
     def patch(self) -> tuple[int, ...]:
         """Square patches, two cells wide in the published model."""
         size = int(self.config.get("patch_size", 2))
@@ -80,3 +86,15 @@ class OmniGen(Family):
     def scheduler(self, shift: float) -> FlowMatchEulerDiscreteScheduler:
         """As in the published pipeline: Euler steps on flow sigmas (there counted from the other end)."""
         return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+class _Tables(nn.Module):
+    """Cosines and sines ``[S, D]`` without values."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        table = tokens.new_empty(tokens.shape[1], self.width)
+        return table, table

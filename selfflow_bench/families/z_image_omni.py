@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ class ZImageOmni(Family):
 
     A sample is [caption's first token, the rest of it, reference, target, reference's features], each part padded to 32
     tokens; those of the reference are clean. The features, SigLIP's in the class's plan, are here the reference's own
-    latent patches.
+    latent patches, unless there is a condition ``reference_features`` ``[B, h, w, D]``.
     """
 
     modality = "image"
@@ -53,7 +54,9 @@ class ZImageOmni(Family):
         """Lists of lists: of each sample its captions, pictures and features; 0 marks a clean picture."""
         reference, text = conditions[REFERENCE], conditions["text"]
         grid = self.token_grid(latents.shape[1:])
-        features = torch.unflatten(pack(reference, self.patch()), 1, grid)
+        features = conditions.get("reference_features")
+        if features is None:
+            features = torch.unflatten(pack(reference, self.patch()), 1, grid)
         return {
             "x": [list(pair) for pair in zip(reference[:, :, None], latents[:, :, None], strict=True)],
             "t": time,
@@ -79,7 +82,10 @@ class ZImageOmni(Family):
         room = padded(tokens)
         pictures = torch.cat([part(clean, room), target, part(context, room - tokens)], 1)
         captions = [part(clean, MULTIPLE), part(context, padded(conditions["text"].shape[1] - 1))]
-        features = [part(clean, room), part(context, MULTIPLE)]
+        signs = tokens
+        if "reference_features" in conditions:
+            signs = math.prod(conditions["reference_features"].shape[1:3])
+        features = [part(clean, padded(signs)), part(context, MULTIPLE)]
         return [pictures, torch.cat([*captions, pictures, *features], 1)]
 
     def hidden_tokens(self, output: Any, latents: Tensor, conditions: Conditions) -> Tensor:

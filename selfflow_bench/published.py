@@ -1,0 +1,139 @@
+"""What a training step costs at the published size: the published configuration on the meta device, counted.
+
+Nothing is allocated and nothing is downloaded. What cannot be counted as it stands is said in `step_costs`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfflow_bench.conditioning import TokenTimes
+from selfflow_bench.cost import counted, matrix_products
+from selfflow_bench.families.base import Family
+from selfflow_bench.hidden_states import output_of_block
+from selfflow_bench.meta_values import MetaValues
+from selfflow_bench.recipe import Published
+
+BATCH = 1
+
+
+@dataclass(frozen=True)
+class PublishedCost:
+    """FLOPs of one sample's training step, in units of 1 (a multiply-add is 2), and memory in bytes.
+
+    Args:
+        forward: one plain forward, F.
+        teacher: a forward that ends behind the teacher's block.
+        vanilla: forward and backward of the student.
+        self_flow: vanilla with two levels of conditioning, and the teacher.
+        row: what one more conditioning row per sample costs, forward and backward.
+        tokens: target tokens of a sample.
+        parameters: of the transformer.
+        activations: bytes of one bfloat16 hidden state behind every block, as gradient checkpointing keeps them.
+    """
+
+    forward: float
+    teacher: float
+    vanilla: float
+    self_flow: float
+    row: float
+    tokens: int
+    parameters: int
+    activations: int
+
+    @property
+    def ratio(self) -> float:
+        """Self-Flow over vanilla."""
+        return self.self_flow / self.vanilla
+
+    @property
+    def floor(self) -> float:
+        """The least it can be: the student's step and the teacher's part of a forward."""
+        return (self.vanilla + self.teacher) / self.vanilla
+
+    @property
+    def per_token_rows(self) -> float:
+        """Over vanilla, with a conditioning row for every token instead of two levels."""
+        return (self.self_flow + (self.tokens - 2) * self.row) / self.vanilla
+
+    @property
+    def full_teacher(self) -> float:
+        """Over vanilla, with a teacher that runs to its end."""
+        return (self.self_flow + self.forward - self.teacher) / self.vanilla
+
+    @property
+    def full_training_bytes(self) -> int:
+        """bfloat16 weights and gradients, float32 AdamW moments and EMA: 16 bytes a parameter; and activations."""
+        return 16 * self.parameters + self.activations
+
+    @property
+    def lora_training_bytes(self) -> int:
+        """bfloat16 weights, and activations; adapters, their moments and EMA are under a hundredth of that."""
+        return 2 * self.parameters + self.activations
+
+
+def published_cost(family: Family, published: Published) -> PublishedCost:
+    """Count a family's step at its published size. ``family`` holds the published configuration."""
+    with MetaValues() as values:
+        return _counted_cost(family, published, values)
+
+
+def _counted_cost(family: Family, published: Published, values: MetaValues) -> PublishedCost:
+    with torch.device("meta"):
+        transformer = family.countable(family.build().train())
+    latents, conditions = _sample(published, values)
+    blocks = family.blocks(transformer)
+    sigma = torch.empty(BATCH, device="meta")
+    grid = family.token_grid(latents.shape[1:])
+    tokens = math.prod(grid)
+
+    def plain() -> Tensor:
+        return family.predict(transformer, latents, sigma, conditions)
+
+    def step(levels: int) -> None:
+        times = torch.empty(levels, BATCH, device="meta")
+        level = torch.zeros(BATCH, tokens, dtype=torch.int64, device="meta")
+        family.predict(transformer, latents, TokenTimes(times, level), conditions).sum().backward()  # type: ignore[no-untyped-call]
+
+    def in_inference(work: Any) -> Any:
+        with torch.no_grad():
+            return work()
+
+    forward = counted(lambda: in_inference(plain))
+    hidden: list[Tensor] = []
+
+    def until_teacher() -> None:
+        output = output_of_block(blocks[published.teacher_block - 1], plain)
+        hidden.append(family.hidden_tokens(output, latents, conditions))
+
+    teacher = counted(lambda: in_inference(until_teacher))
+    vanilla = counted(lambda: plain().sum().backward())  # type: ignore[no-untyped-call]
+    student = counted(lambda: step(2))
+    row = (matrix_products(lambda: step(4)) - matrix_products(lambda: step(2))) / 2
+    return PublishedCost(
+        forward=forward / BATCH,
+        teacher=teacher / BATCH,
+        vanilla=vanilla / BATCH,
+        self_flow=(student + teacher) / BATCH,
+        row=row / BATCH,
+        tokens=tokens,
+        parameters=sum(value.numel() for value in transformer.parameters()),
+        activations=2 * len(blocks) * math.prod(hidden[0].shape),
+    )
+
+
+def _sample(published: Published, values: MetaValues) -> tuple[Tensor, dict[str, Tensor]]:
+    """Latents and conditions without data; the values of masks, which hide nothing, are known."""
+    latents = torch.empty(BATCH, *published.latent_shape, device="meta")
+    conditions: dict[str, Tensor] = {}
+    for name, shape in published.conditions.items():
+        conditions[name] = torch.empty(BATCH, *shape, device="meta")
+        if name.startswith("text"):
+            conditions[f"{name}_mask"] = values.give(torch.ones(BATCH, shape[0], dtype=torch.bool))
+    conditions["text_ids"] = torch.zeros(BATCH, published.conditions["text"][0], dtype=torch.int64, device="meta")
+    return latents, conditions
