@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("--check", action="store_true", help="change nothing; fail where it is not up to date")
     lock = add("lock", _lock, "write the digests of recipes, methods and protocols")
     lock.add_argument("--check", action="store_true", help="change nothing; fail where a locked digest has moved")
+    cost = add("cost", _cost, "what a Self-Flow step costs at the published size, counted without running it")
+    cost.add_argument("recipe", nargs="?", help="such as sana; or --all")
+    cost.add_argument("--all", action="store_true", help="all recipes; writes results/cost.md")
     speed = add("speed", _speed, "the cost of a Self-Flow step against a vanilla one, in FLOPs and in time")
     speed.add_argument("recipe", nargs="?", default="sana")
     speed.add_argument("--steps", type=int, default=15, help="timed steps of each kind")
@@ -346,6 +349,26 @@ def _lock(chosen: argparse.Namespace, places: Places) -> int:
             soft_wrap=True,
         )
         return EXIT_INFRASTRUCTURE
+    return 0
+
+
+def _cost(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.published import recipe_cost
+    from selfflow_bench.results.cost_table import COLUMNS, cells, write
+
+    if chosen.all == bool(chosen.recipe):
+        raise FieldError("cost", "recipe", chosen.recipe, "name one recipe, or --all", "For example: cost sana.")
+    wanted = recipe_names(places.recipes) if chosen.all else [chosen.recipe]
+    rows = []
+    for name in wanted:
+        rows.append(recipe_cost(places, name))
+        if not chosen.json:
+            values = dict(zip((title for _, title in COLUMNS), cells(rows[-1]), strict=True))
+            out.print(", ".join(f"{title} {value}" for title, value in values.items()), highlight=False)
+    if chosen.json:
+        print(json.dumps(rows, indent=1))
+    if chosen.all:
+        print(f"Written: {write(places.results, rows)}", file=sys.stderr)
     return 0
 
 

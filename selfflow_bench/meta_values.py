@@ -31,16 +31,16 @@ _FRESH = {
         aten.new_ones,
         aten.new_full,
     )
-    for function in (getattr(packet, name) for name in packet.overloads())
+    for function in (getattr(packet, name) for name in packet.overloads())  # type: ignore[no-untyped-call]
 }
 """Operations whose values follow from their sizes alone."""
 
 
-class MetaValues(TorchDispatchMode):
+class MetaValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows known values beside the meta tensors that stand for them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._values: Any = WeakTensorKeyDictionary()
 
     def give(self, value: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from selfflow_bench.cost import counted, matrix_products
 from selfflow_bench.families.base import Family
 from selfflow_bench.hidden_states import output_of_block
 from selfflow_bench.meta_values import MetaValues
-from selfflow_bench.recipe import Published
+from selfflow_bench.places import Places
+from selfflow_bench.recipe import Published, load_recipe
+from selfflow_bench.registry import family_class
 
 BATCH = 1
 
@@ -75,6 +77,31 @@ class PublishedCost:
     def lora_training_bytes(self) -> int:
         """bfloat16 weights, and activations; adapters, their moments and EMA are under a hundredth of that."""
         return 2 * self.parameters + self.activations
+
+    def row_of(self, family: str, size: str) -> dict[str, Any]:
+        """What the cost table shows."""
+        return {
+            "family": family,
+            "size": size,
+            "parameters": self.parameters / 1e9,
+            "tokens": self.tokens,
+            "forward_tflop": self.forward / 1e12,
+            "vanilla_tflop": self.vanilla / 1e12,
+            "self_flow_tflop": self.self_flow / 1e12,
+            "ratio": self.ratio,
+            "floor": self.floor,
+            "per_token_rows": self.per_token_rows,
+            "full_teacher": self.full_teacher,
+            "full_gb": self.full_training_bytes / 1e9,
+            "lora_gb": self.lora_training_bytes / 1e9,
+        }
+
+
+def recipe_cost(places: Places, recipe: str) -> dict[str, Any]:
+    """The cost table's row of a recipe."""
+    _, found = load_recipe(places.recipes, recipe)
+    family = family_class(found.family)(found.published.transformer)
+    return published_cost(family, found.published).row_of(found.family, found.published.size)
 
 
 def published_cost(family: Family, published: Published) -> PublishedCost:
