@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from selfflow_bench.families.base import Family
+from selfflow_bench.hidden_states import output_of_block
+from selfflow_bench.meta_values import MetaValues
 from selfflow_bench.methods.base import Batch, Method
 
 Shape = Sequence[int]
@@ -53,29 +55,49 @@ def meta_batch(
 
 def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> StepCost:
     """Count one training step of a method on a meta batch, at an optimizer step where its weight is in force."""
-    with torch.device("meta"):
-        transformer = family.build().train()
-        teacher = family.build().eval().requires_grad_(False)
-        width = (
-            family.hidden_size(transformer, batch.latents.shape[1:], batch.conditions)
-            if method.needs_hidden_size
-            else 0
-        )
-        heads = method.heads(width)
     size = batch.latents.shape[0]
-    forward = counted(lambda: _forward(family, teacher, batch))
+    with MetaValues() as values:
+        batch = _with_known_masks(batch, values)
+        with torch.device("meta"):
+            transformer = family.countable(family.build().train())
+            teacher = family.countable(family.build().eval()).requires_grad_(False)
+            width = 0
+            if method.needs_hidden_size:
+                width = family.hidden_size(transformer, batch.latents.shape[1:], batch.conditions)
+            heads = method.heads(width)
+        forward = counted(lambda: _forward(family, teacher, batch))
 
-    def forward_and_backward() -> None:
-        method.step(transformer, heads, teacher, batch, step).loss.backward()  # type: ignore[no-untyped-call]
+        def forward_and_backward() -> None:
+            method.step(transformer, heads, teacher, batch, step).loss.backward()  # type: ignore[no-untyped-call]
 
-    whole = counted(forward_and_backward)
+        whole = counted(forward_and_backward)
     parameters = sum(value.numel() for value in transformer.parameters())
     return StepCost(whole / size, forward / size, parameters)
+
+
+def forward_flops(family: Family, batch: Batch, block: int) -> float:
+    """FLOPs per sample of a plain forward that ends behind ``block`` (from 1): the least that a teacher costs."""
+    with MetaValues() as values:
+        batch = _with_known_masks(batch, values)
+        with torch.device("meta"):
+            transformer = family.countable(family.build().eval())
+        last = family.blocks(transformer)[block - 1]
+        flops = counted(lambda: output_of_block(last, lambda: _forward(family, transformer, batch)))
+    return flops / batch.latents.shape[0]
 
 
 def _forward(family: Family, model: nn.Module, batch: Batch) -> Tensor:
     with torch.no_grad():
         return family.predict(model, batch.latents, batch.first, batch.conditions)
+
+
+def _with_known_masks(batch: Batch, values: MetaValues) -> Batch:
+    """Masks that hide nothing, their values known, because some models read them on the host."""
+    known = {
+        name: values.give(torch.ones(value.shape, dtype=torch.bool)) if value.dtype == torch.bool else value
+        for name, value in batch.conditions.items()
+    }
+    return replace(batch, conditions=known)
 
 
 def counted(work: Callable[[], object]) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.conditioning import TokenTimes
-from selfflow_bench.cost import meta_batch, step_cost
+from selfflow_bench.cost import forward_flops, meta_batch, step_cost
 from selfflow_bench.data import captions, sources
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.families.base import Family
@@ -85,6 +85,7 @@ def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
         steppers[name] = _Stepper(family, method, batches, shape, size)
         meta = meta_batch(shape, math.prod(family.token_grid(shape)), batches.conditions.shapes(), size)
         flops[name] = step_cost(family, method, meta, step=10).flops_per_sample
+        teacher = forward_flops(family, meta, self_flow.settings["teacher_block"])
     for stepper in steppers.values():
         stepper.step()
         stepper.forget_times()
@@ -92,14 +93,11 @@ def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
         for stepper in steppers.values():
             stepper.step()
     medians = {name: statistics.median(stepper.totals) for name, stepper in steppers.items()}
-    settings = self_flow.settings
-    with torch.device("meta"):
-        depth = len(family.blocks(family.build()))
     other = steppers["self_flow"]
     return {
         "recipe": str(plan.recipe),
         "threads": torch.get_num_threads(),
-        "floor": (3 + settings["teacher_block"] / depth) / 3,
+        "floor": 1 + teacher / flops["vanilla"],
         "steps": steps,
         "kinds": {
             name: {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from selfflow_bench.cost import counted, meta_batch, step_cost
+from selfflow_bench.cost import counted, forward_flops, meta_batch, step_cost
 from selfflow_bench.data import sources
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.places import Places
@@ -17,29 +17,37 @@ from selfflow_bench.plan import make_plan
 from selfflow_bench.registry import family_class, method_class
 
 
-def micro_costs(family_name: str, project: Places) -> tuple[dict[str, float], float, int, int]:
+def test_self_flow_costs_its_floor(family_name: str, project: Places) -> None:
+    """Within 2 % of the student's step and the teacher's forward up to its block.
+
+    With 64 tokens in a sample the row that modulated text needs weighs more; at the published sizes it does not (see
+    test_published).
+    """
     plan = make_plan(project, family_name, tier="micro")
-    family = family_class(family_name)(plan.runs[0].transformer)
-    shape = codec_from(plan.runs[0].codec).latent_shape(sources.media_shape(plan.runs[0].conditions.data.source))
-    text = {"text": ((16, 384), torch.float32), "text_mask": ((16,), torch.bool), "text_ids": ((16,), torch.int64)}
-    batch = meta_batch(shape, math.prod(family.token_grid(shape)), text, 4)
-    found, forward = {}, 0.0
-    for run in plan.runs:
+    first, second = plan.runs
+    family = family_class(family_name)(first.transformer)
+    shape = codec_from(first.codec).latent_shape(sources.media_shape(first.conditions.data.source))
+    conditions = {
+        "text": ((16, 384), torch.float32),
+        "text_mask": ((16,), torch.bool),
+        "text_ids": ((16,), torch.int64),
+    }
+    conditions |= {name: (family.condition_shape(name, shape), torch.float32) for name in family.needs}
+    batch = meta_batch(shape, math.prod(family.token_grid(shape)), conditions, 4)
+    found = {}
+    for run in (first, second):
         kind = method_class(run.method)
         method = kind(kind.settings_class.model_validate(run.settings), family, 100)
-        cost = step_cost(family, method, batch, step=10)
-        found[run.label], forward = cost.flops_per_sample, cost.forward_flops_per_sample
-    with torch.device("meta"):
-        depth = len(family.blocks(family.build()))
-    return found, forward, plan.runs[1].settings["teacher_block"], depth
-
-
-def test_self_flow_costs_its_floor(family_name: str, project: Places) -> None:
-    """Within 2 % of ``(3 + share to the teacher block) / 3`` of a vanilla step."""
-    found, forward, block, depth = micro_costs(family_name, project)
-    assert found["vanilla"] == pytest.approx(3 * forward, rel=0.06), "backward is twice forward, less the first layer"
-    ratio, floor = found["self_flow"] / found["vanilla"], (3 + block / depth) / 3
-    assert ratio == pytest.approx(floor, rel=0.02)
+        found[run.label] = step_cost(family, method, batch, step=10)
+    vanilla = found["vanilla"].flops_per_sample
+    assert vanilla == pytest.approx(3 * found["vanilla"].forward_flops_per_sample, rel=0.12), (
+        "backward is twice forward"
+    )
+    teacher = forward_flops(family, batch, second.settings["teacher_block"])
+    assert 0.2 * vanilla / 3 < teacher < 0.9 * vanilla / 3
+    assert found["self_flow"].flops_per_sample == pytest.approx(
+        vanilla + teacher, rel=0.06 if family.modulates_context else 0.02
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 8])

@@ -32,7 +32,8 @@ def edit(places: Places, file: str, old: str, new: str) -> Path:
 
 
 def test_every_recipe_names_a_known_family(project: Places) -> None:
-    assert set(recipe_names(project.recipes)) == set(names("families")) == {"sana", "wan", "ace_step"}
+    assert set(recipe_names(project.recipes)) == set(names("families"))
+    assert len(names("families")) == 26
 
 
 def test_locked_digests_have_not_moved(project: Places) -> None:
@@ -43,7 +44,7 @@ def test_locked_digests_have_not_moved(project: Places) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "field", "says"),
     [
-        ("sana/v1.toml", 'family = "sana"', 'family = "sanaa"', "family", "Known: ace_step, sana, wan"),
+        ("sana/v1.toml", 'family = "sana"', 'family = "sanaa"', "family", "Known: ace_step, anima, auraflow"),
         (
             "sana/v1.toml",
             "[tiers.smoke]\n",
@@ -118,7 +119,7 @@ def test_a_file_that_is_no_toml_is_named(places: Places) -> None:
 
 
 def test_an_unknown_recipe_says_which_there_are(project: Places) -> None:
-    with pytest.raises(FieldError, match="There are: ace_step, sana, wan"):
+    with pytest.raises(FieldError, match="There are: ace_step, anima, auraflow"):
         make_plan(project, "sanna", tier="smoke")
     with pytest.raises(FieldError, match="no such version"):
         make_plan(project, "sana@9", tier="smoke")

@@ -51,17 +51,21 @@ def training(
     text = {
         "text": torch.randn(5, TEXT_TOKENS, captions.WIDTH, generator=source),
         "text_mask": torch.ones(5, TEXT_TOKENS, dtype=torch.bool),
+        "text_ids": torch.randint(0, captions.VOCABULARY, (5, TEXT_TOKENS), generator=source),
     }
+    others = {
+        name: torch.randn(20, *tiny.family.condition_shape(name, tiny.latent_shape), generator=source)
+        for name in (*tiny.family.needs, *tiny.optional)
+    }
+    conditions = ConditionTable(torch.arange(20) % 5, text, others)
     grid = tiny.family.token_grid(tiny.latent_shape)
-    batches = Batches(
-        latents, ConditionTable(torch.arange(20) % 5, text), grid, TimestepDistribution("logit_normal"), 0.2, seed=9
-    )
+    batches = Batches(latents, conditions, grid, TimestepDistribution("logit_normal"), 0.2, seed=9)
     kind = method_class(method)
     settings = {**(SELF_FLOW if method == "self_flow" else {}), **changes}
     made: Method = kind(kind.settings_class(**settings), tiny.family, steps=12)
     torch.manual_seed(0)
     transformer = tiny.family.build()
-    width = tiny.family.hidden_size(transformer, tiny.latent_shape, {name: v[:1] for name, v in text.items()})
+    width = tiny.family.hidden_size(transformer, tiny.latent_shape, conditions.of(torch.tensor([0])))
     torch.manual_seed(1)
     return Training(transformer, made.heads(width), made, batches, SETTINGS, folder=folder, run_key="key")
 

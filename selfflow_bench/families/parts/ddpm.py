@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
@@ -15,7 +16,7 @@ class DDPM(Noising):
 
     def __init__(self) -> None:
         schedule = DDPMScheduler(num_train_timesteps=self.STEPS, beta_start=1e-4, beta_end=0.02)
-        self._kept: Tensor = schedule.alphas_cumprod
+        self._kept: dict[torch.device, Tensor] = {torch.device("cpu"): schedule.alphas_cumprod}
 
     def step(self, sigma: Tensor) -> Tensor:
         """The step of each sigma, as a float that is a whole number; 0 is the cleanest."""
@@ -36,6 +37,6 @@ class DDPM(Noising):
         return (noisy - (1 - kept).sqrt() * prediction) / kept.sqrt()
 
     def _at(self, sigma: Tensor) -> Tensor:
-        if self._kept.device != sigma.device:
-            self._kept = self._kept.to(sigma.device)
-        return self._kept[self.step(sigma).long()]
+        if sigma.device not in self._kept:
+            self._kept[sigma.device] = self._kept[torch.device("cpu")].to(sigma.device)
+        return self._kept[sigma.device][self.step(sigma).long()]

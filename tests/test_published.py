@@ -1,0 +1,43 @@
+"""The cost table: current, and at its floor everywhere."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from selfflow_bench.places import Places
+from selfflow_bench.published import recipe_cost
+from selfflow_bench.recipe import load_recipe
+from selfflow_bench.registry import names
+from selfflow_bench.results.cost_table import COLUMNS, FILE, cells
+
+COUNTED_AGAIN = ("auraflow", "ltxvideo", "wan")
+"""Counting all takes minutes; these are quick and differ in kind."""
+
+
+def lines(project: Places) -> dict[str, dict[str, str]]:
+    """The table's cells by family and column."""
+    found = {}
+    for line in (project.results / FILE).read_text(encoding="utf-8").splitlines():
+        if line.startswith("| ") and not line.startswith("| family"):
+            values = [cell.strip() for cell in line.strip("|").split("|")]
+            found[values[0]] = dict(zip((name for name, _ in COLUMNS), values, strict=True))
+    return found
+
+
+def test_the_table_has_every_family_at_its_floor(project: Places) -> None:
+    table = lines(project)
+    assert set(table) == set(names("families"))
+    for family, row in table.items():
+        _, recipe = load_recipe(project.recipes, family)
+        assert row["size"] == recipe.published.size
+        assert row["parameters"] == f"{recipe.published.parameters / 1e9:.2f}"
+        ratio, floor = (float(re.sub("x", "", row[name])) for name in ("ratio", "floor"))
+        assert ratio == pytest.approx(floor, rel=0.02)
+        assert 1.15 < floor < 1.28
+
+
+@pytest.mark.parametrize("family", COUNTED_AGAIN)
+def test_counting_again_gives_the_table(family: str, project: Places) -> None:
+    assert list(lines(project)[family].values()) == cells(recipe_cost(project, family))
