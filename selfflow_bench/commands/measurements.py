@@ -1,0 +1,53 @@
+"""Commands that measure the suite itself: cost, speed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from selfflow_bench.commands.parser import Commands, out
+from selfflow_bench.errors import FieldError
+from selfflow_bench.places import Places
+from selfflow_bench.recipe import recipe_names
+
+
+def add_to(commands: Commands) -> None:
+    """Add cost and speed."""
+    cost = commands.add("cost", _cost, "what a Self-Flow step costs at the published size, counted without running it")
+    cost.add_argument("recipe", nargs="?", help="such as sana; or --all")
+    cost.add_argument("--all", action="store_true", help="all recipes; writes results/cost.md")
+    speed = commands.add("speed", _speed, "the cost of a Self-Flow step against a vanilla one, in FLOPs and in time")
+    speed.add_argument("recipe", nargs="?", default="sana")
+    speed.add_argument("--steps", type=int, default=15, help="timed steps of each kind")
+
+
+def _cost(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.published import recipe_cost
+    from selfflow_bench.results.cost_table import COLUMNS, cells, write
+
+    if chosen.all == bool(chosen.recipe):
+        raise FieldError("cost", "recipe", chosen.recipe, "name one recipe, or --all", "For example: cost sana.")
+    wanted = recipe_names(places.recipes) if chosen.all else [chosen.recipe]
+    rows = []
+    for name in wanted:
+        rows.append(recipe_cost(places, name))
+        if not chosen.json:
+            values = dict(zip((title for _, title in COLUMNS), cells(rows[-1]), strict=True))
+            out.print(", ".join(f"{title} {value}" for title, value in values.items()), highlight=False)
+    if chosen.json:
+        print(json.dumps(rows, indent=1))
+    if chosen.all:
+        print(f"Written: {write(places.results, rows)}", file=sys.stderr)
+    return 0
+
+
+def _speed(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.speed import measure_speed, print_speed
+
+    found = measure_speed(places, chosen.recipe, steps=chosen.steps)
+    if chosen.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print_speed(found, out)
+    return 0
