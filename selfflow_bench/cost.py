@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from selfflow_bench.encoders import encoder_class
 from selfflow_bench.families.base import Family
 from selfflow_bench.hidden_states import output_of_block
 from selfflow_bench.meta_values import MetaValues
-from selfflow_bench.methods.base import Batch, Method
+from selfflow_bench.methods.base import NOTHING_MORE, Batch, Method, Needs, Sizes
 
 Shape = Sequence[int]
 
@@ -35,10 +36,24 @@ class StepCost:
 
 
 def meta_batch(
-    latent_shape: Sequence[int], tokens: int, conditions: Mapping[str, tuple[tuple[int, ...], torch.dtype]], batch: int
+    latent_shape: Sequence[int],
+    tokens: int,
+    conditions: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+    batch: int,
+    needs: Needs = NOTHING_MORE,
+    features: Sequence[int] = (),
 ) -> Batch:
-    """A batch without data. ``conditions`` gives each one's shape behind the batch and type."""
+    """A batch without data.
+
+    ``conditions`` gives each one's shape behind the batch and type, ``features`` the shape of an encoder's.
+    """
     meta = torch.device("meta")
+
+    def conditioned() -> dict[str, Tensor]:
+        return {
+            name: torch.empty(batch, *shape, dtype=dtype, device=meta) for name, (shape, dtype) in conditions.items()
+        }
+
     latents = torch.empty(batch, *latent_shape, device=meta)
     sigma = torch.empty(batch, device=meta)
     return Batch(
@@ -47,9 +62,11 @@ def meta_batch(
         first=sigma,
         second=torch.empty_like(sigma),
         mask_draw=torch.empty(batch, tokens, device=meta),
-        conditions={
-            name: torch.empty(batch, *shape, dtype=dtype, device=meta) for name, (shape, dtype) in conditions.items()
-        },
+        conditions=conditioned(),
+        unconditional=conditioned() if needs.unconditional else {},
+        features=torch.empty(batch, *features, device=meta) if features else None,
+        uniforms=torch.empty(batch, needs.uniforms, device=meta) if needs.uniforms else None,
+        noises=torch.empty(batch, needs.noises, *latent_shape, device=meta) if needs.noises else None,
     )
 
 
@@ -61,10 +78,7 @@ def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> Ste
         with torch.device("meta"):
             transformer = family.countable(family.build().train())
             teacher = family.countable(family.build().eval()).requires_grad_(False)
-            width = 0
-            if method.needs_hidden_size:
-                width = family.hidden_size(transformer, batch.latents.shape[1:], batch.conditions)
-            heads = method.heads(width)
+            heads = method.heads(head_sizes(family, transformer, method, batch))
         forward = counted(lambda: _forward(family, teacher, batch))
 
         def forward_and_backward() -> None:
@@ -73,6 +87,22 @@ def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> Ste
         whole = counted(forward_and_backward)
     parameters = sum(value.numel() for value in transformer.parameters())
     return StepCost(whole / size, forward / size, parameters)
+
+
+def head_sizes(family: Family, transformer: nn.Module, method: Method, batch: Batch) -> Sizes:
+    """What a method's heads are built to, read off a batch and, where it needs the hidden size, a forward."""
+    needs = method.needs
+    embedding = family.time_embedder(transformer) if needs.time_embedding else None
+    return Sizes(
+        hidden=family.hidden_size(transformer, batch.latents.shape[1:], batch.conditions) if needs.hidden_size else 0,
+        features=() if batch.features is None else tuple(batch.features.shape[1:]),
+        time_embedding=0 if embedding is None else _channels_made(embedding),
+    )
+
+
+def _channels_made(module: nn.Module) -> int:
+    """Output channels of a module that ends in a linear layer."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1].out_features
 
 
 def forward_flops(family: Family, batch: Batch, block: int) -> float:
@@ -93,11 +123,22 @@ def _forward(family: Family, model: nn.Module, batch: Batch) -> Tensor:
 
 def _with_known_masks(batch: Batch, values: MetaValues) -> Batch:
     """Masks that hide nothing, their values known, because some models read them on the host."""
-    known = {
-        name: values.give(torch.ones(value.shape, dtype=torch.bool)) if value.dtype == torch.bool else value
-        for name, value in batch.conditions.items()
-    }
-    return replace(batch, conditions=known)
+
+    def known(conditions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: values.give(torch.ones(value.shape, dtype=torch.bool)) if value.dtype == torch.bool else value
+            for name, value in conditions.items()
+        }
+
+    return replace(batch, conditions=known(batch.conditions), unconditional=known(batch.unconditional))
+
+
+def encoder_flops(name: str) -> float:
+    """FLOPs of an external encoder's forward on one picture."""
+    with torch.device("meta"):
+        network, picture = encoder_class(name).countable()
+    with torch.no_grad():
+        return counted(lambda: network(picture))
 
 
 def counted(work: Callable[[], object]) -> float:

@@ -7,6 +7,7 @@ it initial weights, data order, noise, timesteps and condition dropout.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def make_plan(
     changed = dict(overrides or {})
     if changed:
         protocol = _overridden(protocol_where.path, protocol, changed)
-    depth = _check_transformer(where.path, recipe, chosen, protocol)
+    facts = _check_transformer(where.path, recipe, chosen, protocol)
     named_recipe = Versioned(name=where.name, version=where.version, digest=recipe_digest(recipe, tier))
     named_protocol = Versioned(
         name=protocol_where.name, version=protocol_where.version, digest=protocol_digest(protocol)
@@ -125,7 +126,7 @@ def make_plan(
     runs = []
     for index in range(seeds):
         for label in dict.fromkeys(("vanilla", *labels)):
-            settings = _checked_settings(where.path, recipe, tier, label, protocol, depth)
+            settings = _checked_settings(where.path, recipe, tier, label, protocol, facts)
             runs.append(
                 RunSpec(
                     recipe=named_recipe,
@@ -168,8 +169,16 @@ def lock_entries(places: Places) -> dict[str, dict[str, Any]]:
     return {"methods": methods, "protocols": protocols, "recipes": recipes}
 
 
-def _check_transformer(path: Path, recipe: Recipe, tier: RecipeTier, protocol: Protocol) -> int:
-    """Build the transformer without memory; its number of blocks."""
+@dataclass(frozen=True)
+class _TransformerFacts:
+    """Of a transformer built without memory: its number of blocks, and whether its time embedding can be found."""
+
+    depth: int
+    time_embedding: bool
+
+
+def _check_transformer(path: Path, recipe: Recipe, tier: RecipeTier, protocol: Protocol) -> _TransformerFacts:
+    """Build the transformer without memory."""
     import torch
 
     kind = family_class(recipe.family)
@@ -193,16 +202,24 @@ def _check_transformer(path: Path, recipe: Recipe, tier: RecipeTier, protocol: P
             f"{kind.transformer_class.__name__} refuses it: {error}",
             "Set only arguments that the class has.",
         ) from error
-    return len(family.blocks(transformer))
+    return _TransformerFacts(len(family.blocks(transformer)), family.time_embedder(transformer) is not None)
 
 
 def _checked_settings(
-    path: Path, recipe: Recipe, tier: Tier, label: str, protocol: Protocol, depth: int
+    path: Path, recipe: Recipe, tier: Tier, label: str, protocol: Protocol, facts: _TransformerFacts
 ) -> dict[str, Any]:
     from selfflow_bench.methods.base import Situation
 
-    written = method_settings(path, recipe, tier, label)
-    kind = method_class(label.partition(".")[0])
+    name = label.partition(".")[0]
+    kind = method_class(name)
+    refusal = kind.unsupported(family_class(recipe.family))
+    if refusal is not None:
+        problem, remedy = refusal
+        raise FieldError("command line", "--methods", label, f"{name} with {recipe.family}: it {problem}", remedy)
+    # What the recipe's tier says for all methods, as far as this one takes it; its own tables come after.
+    taken, given = kind.settings_class.model_fields, recipe.tiers[tier].aligned()
+    common = {field: value for field, value in given.items() if field in taken}
+    written = {**common, **method_settings(path, recipe, tier, label)}
     try:
         settings = kind.settings_class.model_validate(written)
     except ValidationError as error:
@@ -214,10 +231,12 @@ def _checked_settings(
             where=str(path),
             family=recipe.family,
             modality=protocol.modality,
-            depth=depth,
+            depth=facts.depth,
             steps=protocol.steps,
             ema=True,
-            methods=(label.partition(".")[0],),
+            method=name,
+            time_embedding=facts.time_embedding,
+            methods=(name,),
         ),
     )
     return settings.model_dump(mode="json")

@@ -13,7 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Purpose = Literal["init", "order", "noise", "timestep", "mask", "dropout", "validation", "sampling"]
+Purpose = Literal[
+    "init", "order", "noise", "timestep", "mask", "dropout", "validation", "sampling", "method", "method noise"
+]
 
 
 def key(seed: int, purpose: Purpose, *index: int | str) -> int:

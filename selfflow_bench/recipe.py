@@ -35,12 +35,24 @@ class _Strict(BaseModel):
 
 
 class RecipeTier(_Strict):
-    """One size of a recipe: its protocol, how media become latents, the transformer, block indices."""
+    """One size of a recipe: its protocol, how media become latents, the transformer, and what methods align.
+
+    Blocks count from 1. They and the encoder hold for every method that takes such a setting, unless the method's own
+    table says otherwise.
+    """
 
     protocol: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[1-9][0-9]*$")]
+    student_block: PositiveInt
+    teacher_block: PositiveInt
+    encoder: str | None = None
     codec: dict[str, str | int | float]
     transformer: dict[str, Any]
     methods: dict[str, dict[str, Any]] = {}
+
+    def aligned(self) -> dict[str, Any]:
+        """The settings that the tier gives to all methods."""
+        given = {"student_block": self.student_block, "teacher_block": self.teacher_block, "encoder": self.encoder}
+        return {field: value for field, value in given.items() if value is not None}
 
 
 class Published(_Strict):

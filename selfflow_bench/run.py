@@ -179,6 +179,7 @@ def make_record(spec: RunSpec, folder: Path) -> Record:
         untrained={name: Metric.model_validate(value) for name, value in result.get("untrained", {}).items()},
         validations=tuple(Validation.model_validate(row) for row in result.get("validations", [])),
         curve=tuple(result.get("curve", [])),
+        alarms=tuple(result.get("alarms", [])),
     )
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.conditioning import TokenTimes
-from selfflow_bench.cost import forward_flops, meta_batch, step_cost
+from selfflow_bench.cost import forward_flops, head_sizes, meta_batch, step_cost
 from selfflow_bench.data import captions, sources
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.families.base import Family
@@ -135,7 +135,7 @@ class _Stepper:
         self.transformer = family.build().train()
         self.ema = Ema(self.transformer, 0.99)
         probe = batches.make(range(1))
-        self.heads = method.heads(family.hidden_size(self.transformer, shape, probe.conditions))
+        self.heads = method.heads(head_sizes(family, self.transformer, method, probe))
         self.parameters = [*self.transformer.parameters(), *self.heads.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
         self.totals: list[float] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from torch import nn
 from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.canonical import digest
 from selfflow_bench.condition_table import ConditionTable
-from selfflow_bench.cost import meta_batch, step_cost
+from selfflow_bench.cost import encoder_flops, head_sizes, meta_batch, step_cost
 from selfflow_bench.data import sources
+from selfflow_bench.data.encoded import EncodedFeatures, encoded_features, pictures_per_item
 from selfflow_bench.data.prepare import Prepared, Split, prepare
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import FieldError, InterruptedRunError
 from selfflow_bench.evaluation.distances import fixed_choice, measure
 from selfflow_bench.evaluation.features import network
-from selfflow_bench.evaluation.health import feature_health
+from selfflow_bench.evaluation.health import FeatureHealth, feature_health
 from selfflow_bench.evaluation.sampling import sample
 from selfflow_bench.evaluation.validation import ValidationTriples, validation_loss
 from selfflow_bench.events import EventLog
@@ -53,6 +54,7 @@ class Run:
     family: Family
     method: Method
     data: Prepared
+    features: EncodedFeatures | None
     events: EventLog
     stop: Callable[[], bool]
 
@@ -92,7 +94,16 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
                 "Name a data set that has it.",
             )
     method = kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
-    return Run(spec, folder, cache, family, method, prepared, events, stop)
+    features = None
+    if method.needs.encoder is not None:
+        features = encoded_features(
+            method.needs.encoder,
+            data.source,
+            "train",
+            cache,
+            progress=lambda text: events.write("preparing", text=text),
+        )
+    return Run(spec, folder, cache, family, method, prepared, features, events, stop)
 
 
 def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:
@@ -106,23 +117,21 @@ def train(run: Run) -> Training:
     spec, settings = run.spec, run.spec.conditions.training
     torch.set_num_threads(settings.threads)
     transformer = initial_transformer(spec, run.family)
-    shape = run.data.latent_shape
-    grid = run.family.token_grid(shape)
-    width = 0
-    if run.method.needs_hidden_size:
-        width = run.family.hidden_size(transformer, shape, run.conditions(run.data.train).of(torch.zeros(1).long()))
-    torch.manual_seed(key(spec.seed, "init", "heads"))
-    heads = run.method.heads(width)
     split = run.data.train
     times = spec.conditions.timesteps
     batches = Batches(
         split.latents,
         run.conditions(split),
-        grid,
+        run.family.token_grid(run.data.latent_shape),
         TimestepDistribution(times.kind, times.mean, times.std, times.shift),
         settings.condition_dropout,
         spec.seed,
+        run.method.needs,
+        None if run.features is None else run.features.of,
     )
+    sizes = head_sizes(run.family, transformer, run.method, batches.make(range(1)))
+    torch.manual_seed(key(spec.seed, "init", "heads"))
+    heads = run.method.heads(sizes)
     training = Training(transformer, heads, run.method, batches, settings, folder=run.folder, run_key=spec.key)
     resumed = training.restore()
     run.events.write("stage", name="train", samples=training.progress.samples, of=settings.samples, resumed=resumed)
@@ -133,7 +142,11 @@ def train(run: Run) -> Training:
         loss = validation_loss(run.family, model, triples)
         health = feature_health(run.family, model, triples, block=max(1, round(2 * depth / 3)))
         run.events.write("validation", samples=training.progress.samples, loss=loss.whole)
-        return {"loss": loss.whole, "per_timestep": list(loss.per_timestep), "health": asdict(health)}
+        return {
+            "loss": loss.whole,
+            "per_timestep": list(loss.per_timestep),
+            "health": {**asdict(health), "ema_distance": training.ema.distance()},
+        }
 
     training.run(
         stop=run.stop,
@@ -143,6 +156,22 @@ def train(run: Run) -> Training:
         validate_every=spec.conditions.evaluation.validation_every,
     )
     return training
+
+
+def alarms(validations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What should worry a reader of a run's validations: features that collapsed."""
+    measured = [
+        (row["samples"], FeatureHealth(**{name: row["health"][name] for name in FeatureHealth.__dataclass_fields__}))
+        for row in validations
+    ]
+    start = measured[0][1]
+    return [
+        f"features collapsed: after {samples} samples effective rank {health.effective_rank:.1f} (at the start "
+        f"{start.effective_rank:.1f}), standard deviation {health.standard_deviation:.2g} "
+        f"({start.standard_deviation:.2g})"
+        for samples, health in measured
+        if health.collapsed_since(start)
+    ][:1]
 
 
 def validation_triples(run: Run) -> ValidationTriples:
@@ -161,6 +190,9 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, Any]:
     run.events.write("stage", name="evaluate")
     media, captions = generate(run, model)
     metrics = distances(run, media)
+    for steps in run.method.few_steps:
+        few, _ = generate(run, model, steps)
+        metrics |= {f"{name}/{steps}-step": value for name, value in distances(run, few).items()}
     shown = min(SHOWN_SAMPLES, len(media))
     np.savez_compressed(run.folder / "samples.npz", media=media[:shown], captions=np.array(captions[:shown]))
     untrained = run.cache / "untrained" / f"{_untrained_key(run.spec)}.json"
@@ -172,8 +204,11 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, Any]:
     return {"metrics": metrics, "untrained": json.loads(untrained.read_text(encoding="utf-8"))}
 
 
-def generate(run: Run, model: nn.Module) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """One medium per chosen validation item, from its caption: uint8 or int16 media, and the captions' names."""
+def generate(run: Run, model: nn.Module, steps: int | None = None) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """One medium per chosen validation item, from its caption: uint8 or int16 media, and the captions' names.
+
+    ``steps`` of the sampler; by default the protocol's.
+    """
     settings, split = run.spec.conditions.evaluation, run.data.validation
     chosen = torch.from_numpy(fixed_choice(len(split.latents), settings.samples))
 
@@ -187,7 +222,7 @@ def generate(run: Run, model: nn.Module) -> tuple[np.ndarray[Any, Any], list[str
         model.eval(),
         run.conditions(split).of(chosen),
         run.data.latent_shape,
-        steps=settings.sampler_steps,
+        steps=steps or settings.sampler_steps,
         shift=run.spec.conditions.timesteps.shift,
         batch=settings.batch,
         seed=run.spec.seed,
@@ -219,18 +254,39 @@ def distances(run: Run, media: np.ndarray[Any, Any]) -> dict[str, dict[str, Any]
 
 
 def count_cost(run: Run) -> dict[str, float]:
-    """FLOPs of a step, counted on the meta device, at the step where the method's weight is in full force."""
+    """FLOPs of a step, counted on the meta device, at the step where the method's weight is in full force.
+
+    An external encoder's, which ran in preparation, are spread over the samples of the run.
+    """
     settings = run.spec.conditions.training
     shape = run.data.latent_shape
     conditions = run.conditions(run.data.train).shapes()
-    batch = meta_batch(shape, math.prod(run.family.token_grid(shape)), conditions, settings.batch)
+    tokens, needs = math.prod(run.family.token_grid(shape)), run.method.needs
     vanilla_kind = method_class("vanilla")
-    vanilla = step_cost(run.family, vanilla_kind(vanilla_kind.settings_class(), run.family, 1), batch, step=0)
-    own = step_cost(run.family, run.method, batch, step=run.spec.conditions.steps // 2)
+    vanilla = step_cost(
+        run.family,
+        vanilla_kind(vanilla_kind.settings_class(), run.family, 1),
+        meta_batch(shape, tokens, conditions, settings.batch),
+        step=0,
+    )
+    features = () if run.features is None else run.features.shape
+    own = step_cost(
+        run.family,
+        run.method,
+        meta_batch(shape, tokens, conditions, settings.batch, needs, features),
+        step=run.spec.conditions.steps // 2,
+    )
+    encoding = 0.0
+    if needs.encoder is not None:
+        # Every item is encoded once, whatever the number of times it is seen.
+        source, items = run.spec.conditions.data.source, len(run.data.train.latents)
+        encoding = encoder_flops(needs.encoder) * pictures_per_item(source) * items / settings.samples
+    whole = own.flops_per_sample + encoding
     return {
-        "flops_per_sample": own.flops_per_sample,
+        "flops_per_sample": whole,
+        "encoder_flops_per_sample": encoding,
         "forward_flops_per_sample": own.forward_flops_per_sample,
-        "flops_over_vanilla": own.flops_per_sample / vanilla.flops_per_sample,
+        "flops_over_vanilla": whole / vanilla.flops_per_sample,
         "parameters": own.parameters,
     }
 

@@ -82,6 +82,7 @@ def _run(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Calla
         "status": "success",
         "curve": progress.rows,
         "validations": progress.validations,
+        "alarms": stages.alarms(progress.validations),
         "samples": progress.samples,
         "train_seconds": progress.seconds,
         "sitting_seconds": time.perf_counter() - started,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from selfflow_bench.data import captions, sources
 from selfflow_bench.data.codecs import codec_from
 from selfflow_bench.families.base import Family
-from selfflow_bench.methods.base import Batch
+from selfflow_bench.methods.base import NOTHING_MORE, Batch, Needs
 from selfflow_bench.places import Places, default_places
 from selfflow_bench.plan import make_plan
 from selfflow_bench.registry import family_class, names
@@ -56,7 +56,7 @@ class Tiny:
         """Tokens that are aligned."""
         return math.prod(self.family.aligned_grid(self.latent_shape))
 
-    def batch(self, size: int = 3, seed: int = 0, text_tokens: int = TEXT_TOKENS) -> Batch:
+    def batch(self, size: int = 3, seed: int = 0, text_tokens: int = TEXT_TOKENS, needs: Needs = NOTHING_MORE) -> Batch:
         source = torch.Generator().manual_seed(seed)
         latents = torch.randn(size, *self.latent_shape, generator=source)
         keep = torch.arange(text_tokens) < torch.tensor([[2 + (3 * row) % (text_tokens - 1)] for row in range(size)])
@@ -69,14 +69,30 @@ class Tiny:
         for name in (*self.family.needs, *self.optional):
             shape = self.family.condition_shape(name, self.latent_shape)
             conditions[name] = torch.randn(size, *shape, generator=source)
+        noise = torch.randn(latents.shape, generator=source)
+        first, second = torch.rand(size, generator=source), torch.rand(size, generator=source)
+        mask_draw = torch.rand(size, self.tokens, generator=source)
+        # Captions alone are taken away: a reference or a sound stays.
+        empty = {name: value.clone() for name, value in conditions.items()}
+        empty["text"], empty["text_ids"] = torch.zeros_like(text), torch.zeros_like(conditions["text_ids"])
         return Batch(
             latents=latents,
-            noise=torch.randn(latents.shape, generator=source),
-            first=torch.rand(size, generator=source),
-            second=torch.rand(size, generator=source),
-            mask_draw=torch.rand(size, self.tokens, generator=source),
+            noise=noise,
+            first=first,
+            second=second,
+            mask_draw=mask_draw,
             conditions=conditions,
+            unconditional=empty if needs.unconditional else {},
+            features=torch.randn(size, *self.feature_shape, generator=source) if needs.encoder else None,
+            uniforms=torch.rand(size, needs.uniforms, generator=source) if needs.uniforms else None,
+            noises=torch.randn(size, needs.noises, *self.latent_shape, generator=source) if needs.noises else None,
         )
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Of one item's encoder features; clips have two frames for each of the latents'."""
+        frames = (2 * self.latent_shape[1],) if self.family.modality == "video" else ()
+        return (*frames, 4, 4, 12)
 
 
 @pytest.fixture(scope="session")

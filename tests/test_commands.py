@@ -93,6 +93,28 @@ def test_run_does_it_all_and_again_does_nothing(recipe: str, command: Callable[.
     assert json.loads(compared.stdout.splitlines()[-1])["event"] == "comparison"
 
 
+def test_methods_with_encoder_and_few_steps_record_what_they_need(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """REPA's encoder is counted and its features cached; TwinFlow is also sampled in few steps; both are compared."""
+    done = finish(command("run", "sana", "--tier", "smoke", "--methods", "repa,twinflow", "--json"))
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path / "results")
+    assert set(found) == {"vanilla", "repa", "twinflow"}
+    assert found["repa"]["cost"]["encoder_flops_per_sample"] > 0
+    assert found["vanilla"]["cost"]["encoder_flops_per_sample"] == 0
+    assert 0 <= found["repa"]["curve"][-1]["alignment_score"] <= 1
+    assert found["twinflow"]["cost"]["flops_over_vanilla"] == pytest.approx(2.0, abs=0.1)
+    network = "efficientnet-lite0-block10-112"
+    few = {f"{kind}/{network}/{steps}-step" for kind in ("kid", "frechet") for steps in (1, 2, 4)}
+    assert set(found["twinflow"]["metrics"]) == {f"kid/{network}", f"frechet/{network}", *few}
+    assert found["repa"]["validations"][-1]["health"]["ema_distance"] > 0
+    assert {"alarms"}.isdisjoint(found["vanilla"])
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    (comparison,) = events[-1]["comparisons"]
+    assert {arm["label"] for arm in comparison["arms"]} == set(found)
+
+
 def test_evaluate_gives_the_recorded_metrics(command: Callable[..., list[str]], tmp_path: Path) -> None:
     """Also shows two runs of one plan to be bit-equal: this one has folders of its own."""
     runs = tmp_path / "runs"

@@ -3,17 +3,12 @@
 A prepared folder appears complete or not at all, whatever kills its maker. Knows nothing of models and training.
 """
 
-import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from safetensors import SafetensorError
@@ -22,13 +17,13 @@ from torch import Tensor
 
 from selfflow_bench import canonical
 from selfflow_bench.data import captions, codecs, sources
+from selfflow_bench.data.content_folder import made_once, read_manifest, write_manifest
 from selfflow_bench.data.spectrogram import LogSpectrogram
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import DamagedFileError
 
 # Part of the digest: raise it when the content of a prepared folder changes for the same inputs.
 FORMAT_VERSION = 2
-_MANIFEST = "manifest.json"
 _SPLITS: tuple[SplitName, ...] = ("train", "validation")
 
 
@@ -91,19 +86,12 @@ def prepare(
         "format": FORMAT_VERSION,
     }
     digest = canonical.digest(content)
-    directory = cache / digest
-    cache.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(_lock(cache, digest)):
-        if not directory.exists():
-            partial = _partial(cache, digest)
-            # Under this digest's lock nobody else is making it: what lies there belongs to a process that died.
-            shutil.rmtree(partial, ignore_errors=True)
-            _remove_abandoned(cache)
-            partial.mkdir()
-            _write(partial, digest, source, unfitted, text_length, progress)
-            partial.rename(directory)
-            _sync(cache)
-            progress("prepared")
+
+    def write(folder: Path) -> None:
+        _write(folder, digest, source, unfitted, text_length, progress)
+        progress("prepared")
+
+    directory = made_once(cache, digest, write)
     return load_prepared(directory)
 
 
@@ -113,11 +101,9 @@ def load_prepared(directory: Path, *, verify: bool = False) -> Prepared:
     Raises DamagedFileError, naming the file and the folder to delete.
     """
     try:
-        manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_manifest(directory, verify=verify)
         if manifest["format"] != FORMAT_VERSION:
             raise ValueError(f"format {manifest['format']}, but this version reads {FORMAT_VERSION}")
-        for name, expected in manifest["files"].items():
-            _check(directory / name, expected, verify=verify)
         text = load_file(directory / "text.safetensors")
         train, validation = (_load_split(directory, split) for split in _SPLITS)
         codec = codecs.from_state(manifest["codec"])
@@ -169,15 +155,7 @@ def _write(
     text = captions.encode(texts, text_length, lambda done: progress(f"{done} of {len(texts)} captions"))
     files.append(partial / "text.safetensors")
     save_file(text, files[-1])
-    manifest = {
-        "format": FORMAT_VERSION,
-        "digest": digest,
-        "codec": codec.state(),
-        "files": {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files},
-    }
-    (partial / _MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-    for path in (*files, partial / _MANIFEST, partial):
-        _sync(path)
+    write_manifest(partial, files, {"format": FORMAT_VERSION, "digest": digest, "codec": codec.state()})
 
 
 def _load_split(directory: Path, split: str) -> Split:
@@ -185,41 +163,3 @@ def _load_split(directory: Path, split: str) -> Split:
     names = json.loads((directory / f"{split}-names.json").read_text(encoding="utf-8"))
     conditions = {key.partition(".")[2]: value for key, value in tensors.items() if key.startswith("condition.")}
     return Split(tensors["latents"], tensors["caption"], tuple(names), conditions)
-
-
-def _check(path: Path, expected: Mapping[str, Any], *, verify: bool) -> None:
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise ValueError(f"{path.name} has {size} bytes, not {expected['bytes']}")
-    if verify and (found := _sha256(path)) != expected["sha256"]:
-        raise ValueError(f"{path.name} has sha256 {found}, not {expected['sha256']}")
-
-
-def _remove_abandoned(cache: Path) -> None:
-    """Remove half-made folders whose maker is gone: a lock that can be had is held by nobody."""
-    for partial in cache.glob(_partial(cache, "*").name):
-        digest = partial.name.removeprefix(".").removesuffix(".partial")
-        with suppress(filelock.Timeout), filelock.FileLock(_lock(cache, digest), timeout=0):
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _partial(cache: Path, digest: str) -> Path:
-    return cache / f".{digest}.partial"
-
-
-def _lock(cache: Path, digest: str) -> Path:
-    return cache / f".{digest}.lock"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make a file's content, or a folder's entries, outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from selfflow_bench.errors import FieldError
-from selfflow_bench.evaluation.features.array_cache import cached_array, content_key
 from selfflow_bench.evaluation.features.base import FeatureNetwork
+from selfflow_bench.networks.array_cache import cached_array, content_key
 
 _SUBSET_SEED = 2020
 

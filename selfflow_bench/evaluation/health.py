@@ -12,6 +12,9 @@ from selfflow_bench.families.base import Family
 from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.hidden_states import output_of_block
 
+COLLAPSED_RANK, COLLAPSED_SHARE = 2.0, 0.05
+"""The collapse alarm: an effective rank below 2, or either measure below a twentieth of what it was at the start."""
+
 
 @dataclass(frozen=True)
 class FeatureHealth:
@@ -26,6 +29,13 @@ class FeatureHealth:
     block: int
     standard_deviation: float
     effective_rank: float
+
+    def collapsed_since(self, start: FeatureHealth) -> bool:
+        """Whether almost nothing is left of the features that training started from."""
+        return (
+            self.effective_rank < max(COLLAPSED_RANK, COLLAPSED_SHARE * start.effective_rank)
+            or self.standard_deviation < COLLAPSED_SHARE * start.standard_deviation
+        )
 
 
 @torch.no_grad()

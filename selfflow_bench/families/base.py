@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows, TokenSequences, TokenTimes
@@ -62,6 +63,11 @@ class Family(ABC):
         Hooks leave the ordinary call, with a plain timestep, as it is. They stay because gradient checkpointing runs
         blocks again in backward.
         """
+
+    def time_embedder(self, transformer: nn.Module) -> nn.Module | None:
+        """The module that makes the time embedding ``[B, D]``: diffusers' own where there is just one, else None."""
+        found = [module for module in transformer.modules() if isinstance(module, TimestepEmbedding)]
+        return found[0] if len(found) == 1 else None
 
     def countable(self, transformer: nn.Module) -> nn.Module:
         """The transformer for counting FLOPs on the meta device, with stand-ins for what cannot run there."""

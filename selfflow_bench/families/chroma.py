@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from diffusers import ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
 from selfflow_bench.families.base import Conditions
@@ -17,6 +18,12 @@ class Chroma(TwoStreams):
 
     transformer_class = ChromaTransformer2DModel
     time_embedding = "distilled_guidance_layer"
+
+    def make(self) -> nn.Module:
+        """Without the class's warning that it makes a part by a name that diffusers is giving up."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*FluxPosEmbed", category=FutureWarning)
+            return super().make()
 
     def arguments(self, latents: Tensor, time: Tensor | LevelRows, conditions: Conditions) -> dict[str, Any]:
         """Captions are attended without a mask, which the class itself drops under gradient checkpointing."""

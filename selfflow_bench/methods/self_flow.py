@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,18 @@ from selfflow_bench.conditioning import ContextTime, TokenTimes
 from selfflow_bench.errors import FieldError
 from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.hidden_states import captured_output, output_of_block
-from selfflow_bench.methods.base import Batch, Method, MethodSettings, Situation, StepResult
+from selfflow_bench.methods.base import (
+    Batch,
+    Method,
+    MethodSettings,
+    Metrics,
+    Needs,
+    Situation,
+    Sizes,
+    StepResult,
+)
+from selfflow_bench.methods.parts.alignment import mean_cosine, neighbour_terms, score, unit
+from selfflow_bench.methods.parts.blocks import check_block, check_deeper
 from selfflow_bench.methods.parts.projector import ProjectorKind, projector
 from selfflow_bench.methods.parts.schedule import SimilarityCutoff, WeightSchedule
 
@@ -65,13 +75,13 @@ class SelfFlow(Method):
         _check(settings, situation)
 
     @property
-    def needs_hidden_size(self) -> bool:
-        """The projector is as wide as the hidden states."""
-        return True
+    def needs(self) -> Needs:
+        """The EMA; the hidden size, which the projector keeps."""
+        return Needs(hidden_size=True, ema=True)
 
-    def heads(self, hidden_size: int) -> nn.ModuleDict:
+    def heads(self, sizes: Sizes) -> nn.ModuleDict:
         """Student and teacher are one architecture, so the projector keeps the width."""
-        return nn.ModuleDict({"projector": projector(self.settings.projector, hidden_size, hidden_size)})
+        return nn.ModuleDict({"projector": projector(self.settings.projector, sizes.hidden, sizes.hidden)})
 
     def weight(self, step: int) -> float:
         """The alignment weight of a step, the similarity cutoff included."""
@@ -88,8 +98,8 @@ class SelfFlow(Method):
         weight = self.weight(step)
         if weight == 0:
             predicted = self.family.predict(transformer, noisy, sigma, batch.conditions)
-            generative = F.mse_loss(predicted.float(), self.family.noising.target(batch.latents, batch.noise))
-            metrics: dict[str, Tensor | float] = {"loss_generative": generative.detach(), "alignment_weight": 0.0}
+            generative, metrics = self._generative(predicted, batch)
+            metrics["alignment_weight"] = 0.0
             if self._probes(step):
                 with torch.no_grad():
                     metrics["alignment_score"] = self._probe(transformer, heads, teacher, noisy, sigma, batch)
@@ -98,25 +108,20 @@ class SelfFlow(Method):
         block = self.family.blocks(transformer)[self.settings.student_block - 1]
         with captured_output(block) as outputs:
             predicted = self.family.predict(transformer, noisy, sigma, batch.conditions)
-        generative = F.mse_loss(predicted.float(), self.family.noising.target(batch.latents, batch.noise))
+        generative, metrics = self._generative(predicted, batch)
         projected = heads["projector"](self.family.hidden_tokens(outputs[0], noisy, batch.conditions))
-        alignment, metrics = self._alignment(projected, self.teacher_tokens(teacher, batch), batch)
-        return StepResult(
-            generative + weight * alignment,
-            {"loss_generative": generative.detach(), "alignment_weight": weight, **metrics},
-        )
+        alignment, more = self._alignment(projected, self.teacher_tokens(teacher, batch), batch)
+        return StepResult(generative + weight * alignment, {**metrics, "alignment_weight": weight, **more})
 
     def sigma(self, batch: Batch) -> Tensor | TokenTimes:
         """The student's noise level: per token, or plainly per sample where no token can be masked."""
         if self.settings.mask_ratio == 0:
             return batch.first
-        return TokenTimes.mixed(
-            batch.first, batch.second, batch.mask_draw < self.settings.mask_ratio, self.settings.context_time
-        )
+        return TokenTimes.mixed(batch.first, batch.second, self._masked(batch), self.settings.context_time)
 
     def teacher_tokens(self, teacher: nn.Module, batch: Batch) -> Tensor:
         """The teacher's target tokens after its block, all at the cleaner of the two sigmas: ``[B, N, D]``."""
-        cleaner = batch.first if self.settings.mask_ratio == 0 else torch.minimum(batch.first, batch.second)
+        cleaner = torch.minimum(batch.first, batch.second)
         view = self.family.noising.noised(batch.latents, batch.noise, per_sample_shape(cleaner, batch.latents))
         block = self.family.blocks(teacher)[(self.settings.teacher_block or 0) - 1]
         with torch.no_grad():
@@ -149,6 +154,27 @@ class SelfFlow(Method):
         """Restore `state`."""
         self._running_score, self._similar = state["running_score"], state["similar"]
 
+    def _masked(self, batch: Batch) -> Tensor:
+        """Which tokens take the second draw, bool ``[B, N]``."""
+        return batch.mask_draw < self.settings.mask_ratio
+
+    def _generative(self, predicted: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
+        """The family's loss over all tokens; logged also of the tokens of each draw, and of the cleaner and noisier."""
+        target = self.family.noising.target(batch.latents, batch.noise)
+        loss = F.mse_loss(predicted.float(), target)
+        metrics: Metrics = {"loss_generative": loss.detach()}
+        if self.settings.mask_ratio == 0:
+            return loss, metrics
+        with torch.no_grad():
+            errors = (predicted.float() - target).square().mean(1, keepdim=True)
+            second = self._masked(batch)
+            noisier = second == (batch.second > batch.first)[:, None]
+            for name, tokens in (("base", ~second), ("second", second), ("cleaner", ~noisier), ("noisier", noisier)):
+                share = self.family.spread(tokens.float(), batch.latents.shape[1:])
+                # Not a number where a step has no such token: then it is not logged.
+                metrics[f"loss_{name}"] = (errors * share).sum() / share.sum()
+        return loss, metrics
+
     def _per_cell(self, sigma: Tensor | TokenTimes, batch: Batch) -> Tensor:
         if isinstance(sigma, TokenTimes):
             return self.family.spread(sigma.per_token(), batch.latents.shape[1:])
@@ -173,37 +199,21 @@ class SelfFlow(Method):
         projected = heads["projector"](self.family.hidden_tokens(output, noisy, batch.conditions))
         return self._alignment(projected, self.teacher_tokens(teacher, batch), batch)[1]["alignment_score"]
 
-    def _alignment(self, projected: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def _alignment(self, projected: Tensor, target: Tensor, batch: Batch) -> tuple[Tensor, Metrics]:
         """Mean of ``1 - cos`` over all target tokens, plus the neighbouring frames' terms on video."""
-        projected, target = F.normalize(projected.float(), dim=-1), F.normalize(target.float(), dim=-1)
-        own = (projected * target).sum(-1).mean()
+        student, target = unit(projected), unit(target)
+        own = mean_cosine(student, target)
         loss = 1 - own
-        metrics: dict[str, Tensor | float] = {"alignment_score": own.detach()}
+        metrics: Metrics = {"alignment_score": score(own)}
         if self.settings.neighbour_distance:
             frames = self.family.aligned_grid(batch.latents.shape[1:])[0]
-            neighbours, score = _neighbour_terms(
-                projected, target, frames, self.settings.neighbour_distance, self.settings.neighbour_tau
+            neighbours, cosine = neighbour_terms(
+                student, target, frames, self.settings.neighbour_distance, self.settings.neighbour_tau
             )
             loss = loss + neighbours
-            metrics["neighbour_score"] = score.detach()
+            metrics["neighbour_score"] = score(cosine)
         metrics["loss_alignment"] = loss.detach()
         return loss, metrics
-
-
-def _neighbour_terms(projected: Tensor, target: Tensor, frames: int, reach: int, tau: float) -> tuple[Tensor, Tensor]:
-    """``(1/F) sum_f sum_d exp(-d/tau) (1 - cos(student f, teacher f +- d))`` over neighbours that exist; mean cosine.
-
-    The tokens are unit vectors ``[B, N, D]``, frame-major. Documented for video in the Self-Flow guide.
-    """
-    student, teacher = torch.unflatten(projected, 1, (frames, -1)), torch.unflatten(target, 1, (frames, -1))
-    total, cosines = projected.new_zeros(()), []
-    for distance in range(1, min(reach, frames - 1) + 1):
-        factor, pairs = math.exp(-distance / tau), frames - distance
-        for near, far in ((student[:, :pairs], teacher[:, distance:]), (student[:, distance:], teacher[:, :pairs])):
-            cosine = (near * far).sum(-1).mean()
-            total = total + factor * (1 - cosine) * pairs / frames
-            cosines.append(cosine)
-    return total, torch.stack(cosines).mean() if cosines else projected.new_zeros(())
 
 
 def _check(settings: SelfFlowSettings, situation: Situation) -> None:
@@ -229,15 +239,14 @@ def _check(settings: SelfFlowSettings, situation: Situation) -> None:
             "unset, and it has no default",
             f"Set a block deeper than the student's {settings.student_block}, at about 2/3 of {situation.depth}.",
         )
-    for field, block in (("student_block", settings.student_block), ("teacher_block", settings.teacher_block)):
-        if not 1 <= block <= situation.depth:
-            raise refuse(field, block, "outside the model", f"Its blocks are 1 to {situation.depth}.")
-    if settings.teacher_block <= settings.student_block:
+    check_block(situation, "student_block", settings.student_block)
+    check_deeper(situation, settings.student_block, settings.teacher_block)
+    if settings.neighbour_distance and situation.modality != "video":
         raise refuse(
-            "teacher_block",
-            settings.teacher_block,
-            f"not deeper than the student's block {settings.student_block}",
-            f"Set one of {settings.student_block + 1} to {situation.depth}.",
+            "neighbour_distance",
+            settings.neighbour_distance,
+            f"{situation.modality} has no neighbouring frames",
+            "Set 0, or use a video family.",
         )
     if settings.weight < 0:
         raise refuse("weight", settings.weight, "negative", "Set 0 for no alignment, or the documented 0.5.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 from torch.nn import functional as F
 
-from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.methods.base import Batch, Method, MethodSettings, StepResult
+from selfflow_bench.methods.parts.homogeneous import homogeneous_prediction
 
 
 class VanillaSettings(MethodSettings):
@@ -23,7 +23,6 @@ class Vanilla(Method):
         self, transformer: nn.Module, heads: nn.ModuleDict, teacher: nn.Module, batch: Batch, step: int
     ) -> StepResult:
         """Homogeneous at the batch's first timestep."""
-        noisy = self.family.noising.noised(batch.latents, batch.noise, per_sample_shape(batch.first, batch.latents))
-        predicted = self.family.predict(transformer, noisy, batch.first, batch.conditions)
+        _, predicted = homogeneous_prediction(self, transformer, batch)
         loss = F.mse_loss(predicted.float(), self.family.noising.target(batch.latents, batch.noise))
         return StepResult(loss, {"loss_generative": loss.detach()})

@@ -92,6 +92,7 @@ class Health(_Part):
     block: Annotated[int, Field(ge=1)]
     standard_deviation: float
     effective_rank: float
+    ema_distance: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Validation(_Part):
@@ -114,7 +115,9 @@ class Record(_Part):
     """A run's record. Append-only: a wrong one is invalidated by a line with a reason, never changed.
 
     `overrides` not empty puts it on the open list, apart from every ranking. `untrained` are the same metrics of the
-    weights the run started from. `curve` has a row per log interval: "samples" and any numbers.
+    weights the run started from. `curve` has a row per log interval: "samples" and any numbers. `alarms` say what
+    should worry a reader, such as features that collapsed; they and `ema_distance` are left out where there is nothing
+    to say, as in records made before them.
     """
 
     schema_version: Literal[1] = 1
@@ -139,6 +142,7 @@ class Record(_Part):
     untrained: dict[str, Metric] = {}
     validations: Annotated[tuple[Validation, ...], Field(strict=False)] = ()
     curve: Annotated[tuple[dict[str, float | int | None], ...], Field(strict=False)] = ()
+    alarms: Annotated[tuple[str, ...], Field(strict=False, exclude_if=lambda value: not value)] = ()
     container: dict[str, JsonValue] | None = None
 
     @model_validator(mode="after")

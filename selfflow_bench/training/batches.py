@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.flow import TimestepDistribution
-from selfflow_bench.methods.base import Batch
+from selfflow_bench.methods.base import NOTHING_MORE, Batch, Needs
 from selfflow_bench.randomness import EpochOrder, normal, per_sample
 
 
@@ -28,6 +28,8 @@ class Batches:
         timesteps: TimestepDistribution,
         condition_dropout: float,
         seed: int,
+        needs: Needs = NOTHING_MORE,
+        features: Callable[[Tensor], Tensor] | None = None,
         order: Callable[[int], int] | None = None,
     ) -> None:
         """Hold the training data.
@@ -39,11 +41,14 @@ class Batches:
             timesteps: p(sigma).
             condition_dropout: share of samples that get the empty caption.
             seed: the run's seed.
+            needs: what the method takes beyond that.
+            features: an encoder's features of items, where the method needs them.
             order: sample index to item; by default a fresh permutation every epoch.
         """
         self._latents, self.conditions = latents, conditions
         self._tokens = math.prod(token_grid)
         self._timesteps, self._dropout, self._seed = timesteps, condition_dropout, seed
+        self._needs, self._features = needs, features
         self._item = order or EpochOrder(len(latents), seed).item
 
     def make(self, samples: range) -> Batch:
@@ -61,4 +66,23 @@ class Batches:
                 lambda source: torch.rand(self._tokens, generator=source), self._seed, "mask", samples
             ),
             conditions=self.conditions.of(items, dropped < self._dropout),
+            unconditional=self._unconditional(items),
+            features=self._features(items) if self._features else None,
+            uniforms=self._uniforms(samples),
+            noises=self._noises(latents.shape[1:], samples),
         )
+
+    def _unconditional(self, items: Tensor) -> dict[str, Tensor]:
+        if not self._needs.unconditional:
+            return {}
+        return self.conditions.of(items, torch.ones(len(items), dtype=torch.bool))
+
+    def _uniforms(self, samples: range) -> Tensor | None:
+        count = self._needs.uniforms
+        if not count:
+            return None
+        return per_sample(lambda source: torch.rand(count, generator=source), self._seed, "method", samples)
+
+    def _noises(self, shape: Sequence[int], samples: range) -> Tensor | None:
+        count = self._needs.noises
+        return normal((count, *shape), self._seed, "method noise", samples) if count else None

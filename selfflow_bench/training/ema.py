@@ -25,3 +25,11 @@ class Ema:
         """``shadow += (1 - decay) (source - shadow)``, all parameters in a few fused calls."""
         source: list[Tensor] = [value if value.dtype == torch.float32 else value.float() for value in self._source]
         torch._foreach_lerp_(self._shadow, source, 1.0 - self.decay)
+
+    @torch.no_grad()
+    def distance(self) -> float:
+        """How far the weights have left their average: ``|source - shadow| / |shadow|``. Waits for the device."""
+        gaps = torch._foreach_sub([value.float() for value in self._source], self._shadow)
+        norms = torch.stack([torch.stack(torch._foreach_norm(values)).norm() for values in (gaps, self._shadow)])
+        gap, size = norms.tolist()
+        return gap / size if size else 0.0

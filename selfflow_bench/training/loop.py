@@ -221,9 +221,14 @@ class Training:
 
 
 def _mean(rows: list[Row]) -> Row:
-    """Means over an interval of the metrics present; ``samples`` is the interval's end."""
+    """Means over an interval of the metrics present; ``samples`` is the interval's end.
+
+    A metric that is not a number in a step was not measured in it.
+    """
     names = dict.fromkeys(name for row in rows for name in row)
-    means = {
-        name: math.fsum(values) / len(values) for name in names if (values := [r[name] for r in rows if name in r])
-    }
+    means = {}
+    for name in names:
+        values = [row[name] for row in rows if name in row and not math.isnan(row[name])]
+        if values:
+            means[name] = math.fsum(values) / len(values)
     return {**means, "samples": rows[-1]["samples"]}

@@ -14,8 +14,9 @@ from selfflow_bench.data import sources
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.evaluation.distances import fixed_choice
 from selfflow_bench.evaluation.features import aisfx_embedding, efficientnet_lite0, frame_statistics, names, network
-from selfflow_bench.evaluation.features.array_cache import cached_array, content_key
 from selfflow_bench.evaluation.features.base import FeatureNetwork
+from selfflow_bench.networks import efficientnet_lite0 as efficientnet_package
+from selfflow_bench.networks.array_cache import cached_array, content_key
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,12 @@ MEDIA = {
 }
 
 
+WEIGHTS = {
+    efficientnet_lite0: efficientnet_package.packaged_weights(),
+    aisfx_embedding: aisfx_embedding.packaged_weights(),
+}
+
+
 @pytest.mark.parametrize("name", names())
 def test_features_have_the_declared_shape_and_repeat_to_the_bit(name: str, cache: Path) -> None:
     built: FeatureNetwork = network(name, cache)
@@ -69,7 +76,7 @@ def test_the_graph_equals_eager_torch(name: str, cache: Path) -> None:
         aisfx_embedding.NAME: (aisfx_embedding, aisfx_embedding.load_embedding),
     }[name]
     media = MEDIA[name]({efficientnet_lite0.NAME: 67, aisfx_embedding.NAME: 3}[name])
-    eager = load(module._packaged_weights().read_bytes())
+    eager = load(WEIGHTS[module].read_bytes())
     with torch.no_grad():
         expected = eager(module.network_input(media)).numpy() / module.SCALE
     np.testing.assert_allclose(network(name, cache)(media), expected, rtol=1e-4, atol=1e-4)
@@ -132,7 +139,7 @@ def test_media_of_another_kind_are_refused(name: str, cache: Path) -> None:
 @pytest.mark.parametrize("module", [efficientnet_lite0, aisfx_embedding])
 def test_tampered_and_missing_weights_are_refused_before_they_are_unpickled(module: object, tmp_path: Path) -> None:
     tampered = tmp_path / "weights.pth"
-    content = bytearray(module._packaged_weights().read_bytes())  # type: ignore[attr-defined]
+    content = bytearray(WEIGHTS[module].read_bytes())
     content[len(content) // 2] ^= 1
     tampered.write_bytes(content)
     build = efficientnet_lite0.EfficientNetLite0 if module is efficientnet_lite0 else aisfx_embedding.AisfxEmbedding

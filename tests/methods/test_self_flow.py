@@ -17,9 +17,10 @@ from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.errors import FieldError
 from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.hidden_states import captured_output
-from selfflow_bench.methods.base import Situation
+from selfflow_bench.methods.base import Situation, Sizes
+from selfflow_bench.methods.parts.alignment import neighbour_terms
 from selfflow_bench.methods.parts.schedule import SimilarityCutoff, WeightSchedule
-from selfflow_bench.methods.self_flow import MODALITY_MASK_RATIO, SelfFlow, SelfFlowSettings, _neighbour_terms
+from selfflow_bench.methods.self_flow import MODALITY_MASK_RATIO, SelfFlow, SelfFlowSettings
 from selfflow_bench.methods.vanilla import Vanilla, VanillaSettings
 from selfflow_bench.places import Places
 from selfflow_bench.plan import make_plan
@@ -34,7 +35,7 @@ def method(tiny: Tiny, **changes: object) -> tuple[SelfFlow, torch.nn.ModuleDict
     batch = tiny.batch(1)
     width = tiny.family.hidden_size(tiny.transformer, tiny.latent_shape, batch.conditions)
     torch.manual_seed(7)
-    return made, made.heads(width)
+    return made, made.heads(Sizes(hidden=width))
 
 
 def test_step_is_the_written_out_algorithm(tiny_family: Tiny) -> None:
@@ -66,8 +67,50 @@ def test_step_is_the_written_out_algorithm(tiny_family: Tiny) -> None:
         dim=-1,
     )
     torch.testing.assert_close(result.loss, generative + 0.5 * (1 - cosine).mean())
-    assert set(result.metrics) == {"loss_generative", "loss_alignment", "alignment_score", "alignment_weight"}
+    groups = {"loss_base", "loss_second", "loss_cleaner", "loss_noisier"}
+    logged = {"loss_generative", "loss_alignment", "alignment_score", "alignment_weight"}
+    assert set(result.metrics) == logged | groups
     torch.testing.assert_close(result.metrics["alignment_score"], cosine.mean().detach())
+
+
+def test_losses_of_the_groups_of_tokens_are_the_direct_sums(tiny_family: Tiny) -> None:
+    """Per group, the mean over its cells; the two of each division weigh up to the whole."""
+    batch, family = tiny_family.batch(), tiny_family.family
+    made, heads = method(tiny_family)
+    found = made.step(tiny_family.transformer, heads, tiny_family.transformer, batch, step=1).metrics
+    second = batch.mask_draw < 0.4
+    sigma = torch.where(second, batch.second[:, None], batch.first[:, None])
+    times = TokenTimes.mixed(batch.first, batch.second, second)
+    cells = family.spread(sigma, tiny_family.latent_shape)
+    mixed = family.noising.noised(batch.latents, batch.noise, cells)
+    with torch.no_grad():
+        predicted = family.predict(tiny_family.transformer, mixed, times, batch.conditions)
+    errors = (predicted - family.noising.target(batch.latents, batch.noise)).square()
+    is_second = family.spread(second.float(), tiny_family.latent_shape).bool().expand_as(errors)
+    larger = torch.maximum(batch.first, batch.second).view(-1, *[1] * len(tiny_family.latent_shape))
+    is_noisier = (cells == larger).expand_as(errors)
+    expected = {
+        "loss_base": errors[~is_second].mean(),
+        "loss_second": errors[is_second].mean(),
+        "loss_cleaner": errors[~is_noisier].mean(),
+        "loss_noisier": errors[is_noisier].mean(),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
+def test_the_aligned_only_ablation_keeps_the_cleaner_teacher(tiny_family: Tiny) -> None:
+    """Without a mask the student is homogeneous, and its teacher still sees the cleaner of the two timesteps."""
+    batch, family = tiny_family.batch(), tiny_family.family
+    made, _ = method(tiny_family, mask_ratio=0.0)
+    assert made.sigma(batch) is batch.first
+    cleaner = torch.minimum(batch.first, batch.second)
+    view = family.noising.noised(batch.latents, batch.noise, per_sample_shape(cleaner, batch.latents))
+    block = family.blocks(tiny_family.transformer)[1]
+    with torch.no_grad(), captured_output(block) as outputs:
+        family.predict(tiny_family.transformer, view, cleaner, batch.conditions)
+    expected = family.hidden_tokens(outputs[0], view, batch.conditions)
+    torch.testing.assert_close(made.teacher_tokens(tiny_family.transformer, batch), expected)
 
 
 def test_null_ablation_is_vanilla_bit_for_bit(tiny_family: Tiny) -> None:
@@ -168,7 +211,7 @@ def test_neighbour_terms_are_the_direct_formula() -> None:
                         if 0 <= other < frames:
                             cosine = student[sample, frame * places + place] @ teacher[sample, other * places + place]
                             total += math.exp(-distance / 1.5) * (1 - float(cosine)) / frames / places / 2
-    ours, score = _neighbour_terms(student, teacher, frames, 2, 1.5)
+    ours, score = neighbour_terms(student, teacher, frames, 2, 1.5)
     assert float(ours) == pytest.approx(total, abs=1e-12)
     assert -1 <= float(score) <= 1
 
@@ -193,7 +236,9 @@ def test_similarity_cutoff_stops_and_comes_back(tiny: Callable[[str], Tiny]) -> 
         assert made.weight(0) == (0.0 if permanent else 0.5)
 
 
-SITUATION = Situation(where="recipes/x/v1.toml", family="sana", modality="image", depth=6, steps=100, ema=True)
+SITUATION = Situation(
+    where="recipes/x/v1.toml", family="sana", modality="image", depth=6, steps=100, ema=True, method="self_flow"
+)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +256,7 @@ SITUATION = Situation(where="recipes/x/v1.toml", family="sana", modality="image"
         ({"feature_source": "dino"}, {}, "feature_source", "unknown feature source"),
         ({"schedule": WeightSchedule(warmup_steps=10, cutoff_step=10)}, {}, "schedule.cutoff_step", "warm-up"),
         ({}, {"ema": False}, "ema", "Enable the EMA"),
+        ({"neighbour_distance": 1}, {}, "neighbour_distance", "no neighbouring frames"),
         ({}, {"methods": ("self_flow", "twinflow")}, "methods", "cannot be combined"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from selfflow_bench.condition_table import ConditionTable
+from selfflow_bench.cost import head_sizes
 from selfflow_bench.data import captions
 from selfflow_bench.errors import DamagedFileError, InterruptedRunError, NonFiniteLossError
 from selfflow_bench.flow import TimestepDistribution
@@ -19,7 +20,7 @@ from selfflow_bench.recipe import TrainingSettings
 from selfflow_bench.registry import method_class
 from selfflow_bench.training import checkpoint
 from selfflow_bench.training.batches import Batches
-from selfflow_bench.training.loop import Training
+from selfflow_bench.training.loop import Training, _mean
 from tests.conftest import TEXT_TOKENS, Tiny
 
 SETTINGS = TrainingSettings(
@@ -59,15 +60,21 @@ def training(
     }
     conditions = ConditionTable(torch.arange(20) % 5, text, others)
     grid = tiny.family.token_grid(tiny.latent_shape)
-    batches = Batches(latents, conditions, grid, TimestepDistribution("logit_normal"), 0.2, seed=9)
     kind = method_class(method)
     settings = {**(SELF_FLOW if method == "self_flow" else {}), **changes}
     made: Method = kind(kind.settings_class(**settings), tiny.family, steps=12)
+    needs = made.needs
+    features = None
+    if needs.encoder is not None:
+        # Values do not matter here; the encoders' own are tested with their files.
+        features = torch.randn(20, *tiny.feature_shape, generator=source).__getitem__
+    times = TimestepDistribution("logit_normal")
+    batches = Batches(latents, conditions, grid, times, 0.2, 9, needs, features)
     torch.manual_seed(0)
     transformer = tiny.family.build()
-    width = tiny.family.hidden_size(transformer, tiny.latent_shape, conditions.of(torch.tensor([0])))
+    sizes = head_sizes(tiny.family, transformer, made, batches.make(range(1)))
     torch.manual_seed(1)
-    return Training(transformer, made.heads(width), made, batches, SETTINGS, folder=folder, run_key="key")
+    return Training(transformer, made.heads(sizes), made, batches, SETTINGS, folder=folder, run_key="key")
 
 
 def run(made: Training, stop_after: int | None = None) -> None:
@@ -210,6 +217,13 @@ def test_no_step_reads_the_device_back(tiny_family: Tiny, tmp_path: Path) -> Non
         made.ema.update()
     with pytest.raises(AssertionError, match="waits for the device"), Forbids():
         float(loss)
+
+
+def test_a_metric_that_is_no_number_in_a_step_was_not_measured_in_it() -> None:
+    nan = float("nan")
+    rows = [{"loss": 1.0, "group": nan, "samples": 4}, {"loss": 3.0, "group": 5.0, "samples": 8}]
+    assert _mean(rows) == {"loss": 2.0, "group": 5.0, "samples": 8}
+    assert _mean([{"loss": 1.0, "group": nan, "samples": 4}]) == {"loss": 1.0, "samples": 4}
 
 
 def run_steps(made: Training, count: int) -> None:

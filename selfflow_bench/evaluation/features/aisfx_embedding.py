@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.signal
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfflow_bench.errors import FieldError
-from selfflow_bench.evaluation.features.base import read_weights
-from selfflow_bench.evaluation.features.onnx_graph import OnnxGraph
+from selfflow_bench.networks.onnx_graph import OnnxGraph
+from selfflow_bench.networks.weights import read_weights
 
 NAME = "aisfx-512"
 DIMENSION = 512
@@ -44,7 +43,7 @@ class AisfxEmbedding:
     weights_sha256 = WEIGHTS_SHA256
 
     def __init__(self, cache: Path, weights: Path | None = None) -> None:
-        content = read_weights(weights or _packaged_weights(), WEIGHTS_SHA256, "aisfx")
+        content = read_weights(weights or packaged_weights(), WEIGHTS_SHA256, "aisfx")
         self._graph = OnnxGraph(
             cache, f"{NAME} {WEIGHTS_SHA256}", lambda: load_embedding(content), torch.zeros(_FRAMES, _MELS)
         )
@@ -59,6 +58,8 @@ class AisfxEmbedding:
 
 def network_input(notes: NDArray[np.generic]) -> Tensor:
     """int16 `[N, samples]` at 8 kHz to the network's spectrogram, float32 `[N, 100 frames, 96 bands]`."""
+    import scipy.signal  # seconds to import, and needed for notes alone
+
     waves = scipy.signal.resample_poly(notes.astype(np.float64), _NETWORK_RATE // 100, RATE // 100, axis=1)
     peak = np.abs(waves).max(axis=1, keepdims=True)
     waves = waves / np.where(peak == 0, 1, peak)
@@ -105,7 +106,8 @@ def _mel_filters() -> Tensor:
     return torch.from_numpy(filters / np.where(sums == 0, 1, sums))
 
 
-def _packaged_weights() -> Path:
+def packaged_weights() -> Path:
+    """Where the package has its weights."""
     from importlib.util import find_spec
 
     spec = find_spec("aisfx")

@@ -29,7 +29,7 @@ class FrameStatistics:
 
     name = NAME
     dimension = 4 * efficientnet_lite0.DIMENSION
-    weights_sha256 = efficientnet_lite0.WEIGHTS_SHA256
+    weights_sha256 = efficientnet_lite0.EfficientNetLite0.weights_sha256
 
     def __init__(self, cache: Path, weights: Path | None = None) -> None:
         self._pictures = efficientnet_lite0.EfficientNetLite0(cache, weights)

@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from selfflow_bench.evaluation.features.array_cache import cached_array, content_key
+from selfflow_bench.networks.array_cache import cached_array, content_key
 
 _BATCH = 64
 
