@@ -74,10 +74,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def speed(session: nox.Session) -> None:
-    """The cost of a Self-Flow step, counted and timed: ``nox -s speed -- [sana|wan|ace_step]``."""
+    """The cost of a Self-Flow step, counted and timed, into results/speed.md; ``-- sana`` for one family alone."""
     install(session)
-    for recipe in session.posargs or ["sana", "wan", "ace_step"]:
-        session.run("selfflow-bench", "speed", recipe)
+    session.run("selfflow-bench", "speed", *session.posargs)
 
 
 @nox.session(default=False)

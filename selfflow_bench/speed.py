@@ -1,4 +1,4 @@
-"""What a Self-Flow step costs against a vanilla one: counted FLOPs, and times interleaved in one process.
+"""What a Self-Flow step costs against a vanilla one: FLOPs, bytes kept for backward, times interleaved in one process.
 
 Beside the suite's own step it times what others do: one conditioning row per token, and a teacher run to its end. A
 measurement, not a test: ratios on this machine now.
@@ -20,18 +20,21 @@ from torch import Tensor, nn
 from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.cost import forward_flops, head_sizes, meta_batch, step_cost
-from selfflow_bench.data import captions, sources
-from selfflow_bench.data.codecs import codec_from
+from selfflow_bench.data import captions
+from selfflow_bench.errors import FieldError
 from selfflow_bench.families.base import Family
 from selfflow_bench.flow import TimestepDistribution, per_sample_shape
 from selfflow_bench.hidden_states import captured_output
 from selfflow_bench.methods.base import Batch, Method
 from selfflow_bench.methods.self_flow import SelfFlow
+from selfflow_bench.middle_size import MIDDLE_SIZES
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, make_plan
 from selfflow_bench.registry import family_class, method_class
 from selfflow_bench.training.batches import Batches
 from selfflow_bench.training.ema import Ema
+
+BATCH = 4
 
 
 class _PerTokenRows(SelfFlow):
@@ -57,19 +60,24 @@ class _FullTeacher(SelfFlow):
         return self.family.hidden_tokens(outputs[0], view, batch.conditions)
 
 
-def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
-    """Time interleaved training steps of a recipe's micro tier, and count their FLOPs.
+def measure_speed(places: Places, recipe: str, *, steps: int, threads: int) -> dict[str, Any]:
+    """Time interleaved training steps of a recipe at its middle size, and count their FLOPs and saved bytes.
 
     Returns:
-        per kind of step: FLOPs and median milliseconds, both over vanilla's; the floor; the share of a step outside
-        forward, backward and optimizer.
+        per kind of step: FLOPs and saved bytes of a sample and median milliseconds of a step, all over vanilla's too;
+        the floor; the share of a step outside forward, backward and optimizer.
+
+    Raises FieldError for a recipe without a middle size.
     """
+    if recipe not in MIDDLE_SIZES:
+        known = ", ".join(MIDDLE_SIZES)
+        raise FieldError("speed", "recipe", recipe, "has no middle size", f"One of each modulation has: {known}.")
+    middle = MIDDLE_SIZES[recipe]
     plan = make_plan(places, recipe, tier="micro")
     vanilla, self_flow = plan.runs[0], plan.runs[1]
-    torch.set_num_threads(vanilla.conditions.training.threads)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    family = family_class(vanilla.family)(vanilla.transformer)
-    shape = codec_from(vanilla.codec).latent_shape(sources.media_shape(vanilla.conditions.data.source))
+    family = family_class(vanilla.family)({**vanilla.transformer, **middle.transformer})
     kinds: dict[str, tuple[RunSpec, type[Method]]] = {
         "vanilla": (vanilla, method_class("vanilla")),
         "self_flow": (self_flow, SelfFlow),
@@ -77,15 +85,16 @@ def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
         "full teacher": (self_flow, _FullTeacher),
         "both": (self_flow, type("_Both", (_PerTokenRows, _FullTeacher), {})),
     }
-    size = vanilla.conditions.training.batch
-    batches = _batches(vanilla, family, shape, size)
-    steppers, flops = {}, {}
+    shape = middle.latent_shape
+    batches = _batches(vanilla, family, shape)
+    steppers, flops, saved = {}, {}, {}
     for name, (spec, kind) in kinds.items():
         method = kind(kind.settings_class.model_validate(spec.settings), family, 1000)
-        steppers[name] = _Stepper(family, method, batches, shape, size)
-        meta = meta_batch(shape, math.prod(family.token_grid(shape)), batches.conditions.shapes(), size)
+        steppers[name] = _Stepper(family, method, batches)
+        meta = meta_batch(shape, math.prod(family.token_grid(shape)), batches.conditions.shapes(), BATCH)
         flops[name] = step_cost(family, method, meta, step=10).flops_per_sample
         teacher = forward_flops(family, meta, self_flow.settings["teacher_block"])
+        saved[name] = steppers[name].saved_bytes() / BATCH
     for stepper in steppers.values():
         stepper.step()
         stepper.forget_times()
@@ -96,13 +105,17 @@ def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
     other = steppers["self_flow"]
     return {
         "recipe": str(plan.recipe),
-        "threads": torch.get_num_threads(),
+        "modulation": middle.modulation,
+        "batch": BATCH,
+        "threads": threads,
         "floor": 1 + teacher / flops["vanilla"],
         "steps": steps,
         "kinds": {
             name: {
                 "flops_per_sample": flops[name],
                 "flops_over_vanilla": flops[name] / flops["vanilla"],
+                "saved_bytes_per_sample": saved[name],
+                "saved_over_vanilla": saved[name] / saved["vanilla"],
                 "milliseconds": 1000 * medians[name],
                 "time_over_vanilla": medians[name] / medians["vanilla"],
             }
@@ -114,10 +127,15 @@ def measure_speed(places: Places, recipe: str, *, steps: int) -> dict[str, Any]:
 
 def print_speed(found: dict[str, Any], console: Console) -> None:
     """The measurement as a table."""
-    table = Table("step", "FLOPs", "time", "ms", box=None, pad_edge=False, title=f"{found['recipe']}, over vanilla")
+    title = f"{found['recipe']} ({found['modulation']}), over vanilla"
+    table = Table("step", "FLOPs", "saved", "time", "ms", box=None, pad_edge=False, title=title)
     for name, row in found["kinds"].items():
         table.add_row(
-            name, f"{row['flops_over_vanilla']:.3f}x", f"{row['time_over_vanilla']:.2f}x", f"{row['milliseconds']:.0f}"
+            name,
+            f"{row['flops_over_vanilla']:.3f}x",
+            f"{row['saved_over_vanilla']:.3f}x",
+            f"{row['time_over_vanilla']:.2f}x",
+            f"{row['milliseconds']:.0f}",
         )
     console.print(table)
     console.print(
@@ -130,8 +148,8 @@ def print_speed(found: dict[str, Any], console: Console) -> None:
 class _Stepper:
     """Training steps of one method on its own weights, timed whole and inside forward, backward and optimizer."""
 
-    def __init__(self, family: Family, method: Method, batches: Batches, shape: tuple[int, ...], size: int) -> None:
-        self.method, self.batches, self.size = method, batches, size
+    def __init__(self, family: Family, method: Method, batches: Batches) -> None:
+        self.method, self.batches = method, batches
         self.transformer = family.build().train()
         self.ema = Ema(self.transformer, 0.99)
         probe = batches.make(range(1))
@@ -145,8 +163,8 @@ class _Stepper:
     def step(self) -> None:
         """One training step as the trainer does it."""
         start = time.perf_counter()
-        batch = self.batches.make(range(self.count * self.size, (self.count + 1) * self.size))
-        inside = _timed(lambda: self._forward_backward(batch))
+        batch = self._batch()
+        inside = _timed(lambda: self._loss(batch).backward())  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         inside += _timed(self.optimizer.step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -160,9 +178,28 @@ class _Stepper:
         self.totals.clear()
         self.inside.clear()
 
-    def _forward_backward(self, batch: Batch) -> None:
-        loss = self.method.step(self.transformer, self.heads, self.ema.model, batch, self.count + 1).loss
-        loss.backward()  # type: ignore[no-untyped-call]
+    def saved_bytes(self) -> int:
+        """Bytes of the tensors that autograd keeps for a step's backward: each storage once, weights left out.
+
+        What tells a token's level is made once per forward and no part of it.
+        """
+        weights = {value.untyped_storage().data_ptr() for value in self.parameters}
+        kept: dict[int, Tensor] = {}
+
+        def keep(value: Tensor) -> Tensor:
+            # Held, so that no later storage can have its address.
+            kept[value.untyped_storage().data_ptr()] = value
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            self._loss(self._batch())
+        return sum(value.untyped_storage().nbytes() for address, value in kept.items() if address not in weights)
+
+    def _batch(self) -> Batch:
+        return self.batches.make(range(self.count * BATCH, (self.count + 1) * BATCH))
+
+    def _loss(self, batch: Batch) -> Tensor:
+        return self.method.step(self.transformer, self.heads, self.ema.model, batch, self.count + 1).loss
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -171,9 +208,9 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _batches(spec: RunSpec, family: Family, shape: tuple[int, ...], size: int) -> Batches:
+def _batches(spec: RunSpec, family: Family, shape: tuple[int, ...]) -> Batches:
     """Batches of random data of the right shapes: what is timed does not depend on the values."""
-    length, count = spec.conditions.data.text_length, 4 * size
+    length, count = spec.conditions.data.text_length, 4 * BATCH
     text = {
         "text": torch.randn(64, length, captions.WIDTH),
         "text_mask": torch.ones(64, length, dtype=torch.bool),

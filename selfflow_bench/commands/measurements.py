@@ -17,14 +17,18 @@ def add_to(commands: Commands) -> None:
     cost = commands.add("cost", _cost, "what a Self-Flow step costs at the published size, counted without running it")
     cost.add_argument("recipe", nargs="?", help="such as sana; or --all")
     cost.add_argument("--all", action="store_true", help="all recipes; writes results/cost.md")
-    speed = commands.add("speed", _speed, "the cost of a Self-Flow step against a vanilla one, in FLOPs and in time")
-    speed.add_argument("recipe", nargs="?", default="sana")
+    cost.add_argument("--write", action="store_true", help="put the one recipe's line into results/cost.md")
+    speed = commands.add(
+        "speed", _speed, "the cost of a Self-Flow step against a vanilla one, in FLOPs, memory and time"
+    )
+    speed.add_argument("recipe", nargs="?", help="such as sana; default: one of each modulation, into results/speed.md")
     speed.add_argument("--steps", type=int, default=15, help="timed steps of each kind")
+    speed.add_argument("--threads", type=int, default=2, help="CPU threads")
 
 
 def _cost(chosen: argparse.Namespace, places: Places) -> int:
     from selfflow_bench.published import recipe_cost
-    from selfflow_bench.results.cost_table import COLUMNS, cells, write
+    from selfflow_bench.results.cost_table import COLUMNS, cells, write, write_one
 
     if chosen.all == bool(chosen.recipe):
         raise FieldError("cost", "recipe", chosen.recipe, "name one recipe, or --all", "For example: cost sana.")
@@ -39,15 +43,23 @@ def _cost(chosen: argparse.Namespace, places: Places) -> int:
         print(json.dumps(rows, indent=1))
     if chosen.all:
         print(f"Written: {write(places.results, rows)}", file=sys.stderr)
+    elif chosen.write:
+        print(f"Written: {write_one(places.results, rows[0])}", file=sys.stderr)
     return 0
 
 
 def _speed(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.middle_size import MIDDLE_SIZES
+    from selfflow_bench.results.speed_table import write
     from selfflow_bench.speed import measure_speed, print_speed
 
-    found = measure_speed(places, chosen.recipe, steps=chosen.steps)
+    found = []
+    for name in [chosen.recipe] if chosen.recipe else MIDDLE_SIZES:
+        found.append(measure_speed(places, name, steps=chosen.steps, threads=chosen.threads))
+        if not chosen.json:
+            print_speed(found[-1], out)
     if chosen.json:
         print(json.dumps(found, indent=1))
-    else:
-        print_speed(found, out)
+    if not chosen.recipe:
+        print(f"Written: {write(places.results, found)}", file=sys.stderr)
     return 0
