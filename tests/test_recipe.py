@@ -31,9 +31,8 @@ def edit(places: Places, file: str, old: str, new: str) -> Path:
     return path
 
 
-def test_every_recipe_names_a_known_family(project: Places) -> None:
+def test_every_family_has_its_recipe(project: Places) -> None:
     assert set(recipe_names(project.recipes)) == set(names("families"))
-    assert len(names("families")) == 26
 
 
 def test_locked_digests_have_not_moved(project: Places) -> None:
