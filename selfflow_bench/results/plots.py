@@ -59,7 +59,8 @@ def _panel(axis: Any, title: str, horizontal: str, arms: dict[str, list[_Points]
     axis.spines[["top", "right"]].set_visible(False)
     drawn = False
     for index, label in enumerate(labels):
-        colour, line = _COLOURS[index % len(_COLOURS)], _LINES[index % len(_LINES)]
+        # Where the colours begin again, the lines are shifted: 36 arms can be told apart.
+        colour, line = _COLOURS[index % len(_COLOURS)], _LINES[(index + index // len(_COLOURS)) % len(_LINES)]
         seeds = [points for points in arms[label] if points]
         for points in seeds if len(seeds) > 1 else []:
             axis.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, alpha=0.45)
