@@ -59,7 +59,7 @@ class RunSpec(BaseModel):
     @property
     def key(self) -> str:
         """Identifies the run by content, 12 hex digits: equal keys must give equal results."""
-        return digest(self.model_dump(mode="json", exclude={"conditions": {"summary", "budget"}}))[:12]
+        return digest(self.model_dump(mode="json", exclude={"conditions": {"summary", "budget", "margins"}}))[:12]
 
     @property
     def name(self) -> str:
@@ -149,13 +149,15 @@ def make_plan(
 
 
 def lock_entries(places: Places) -> dict[str, dict[str, Any]]:
-    """The digests of every recipe, protocol and method's resolved settings, as `recipes/lock.json` holds them.
+    """The digests of every recipe, protocol and method's resolved settings, as `recipes/lock.json` holds them; and the
+    protocols' margins, which no digest has.
 
     A change of a default in the code moves a method's digest as much as a change in a file.
     """
     recipes: dict[str, Any] = {}
     methods: dict[str, Any] = {}
     protocols: dict[str, Any] = {}
+    margins: dict[str, Any] = {}
     for path in sorted(places.recipes.glob("*/v*.toml")):
         where, recipe = load_recipe(places.recipes, path.parent.name, version_of(path))
         recipes[str(where)], methods[str(where)] = {}, {}
@@ -165,8 +167,11 @@ def lock_entries(places: Places) -> dict[str, dict[str, Any]]:
             methods[str(where)][tier] = {run.label: run.settings_digest for run in plan.runs}
     for path in sorted(places.recipes.glob("protocols/*/v*.toml")):
         reference = f"{path.parent.name}@{version_of(path)}"
-        protocols[reference] = protocol_digest(load_protocol(places.recipes, reference)[1])
-    return {"methods": methods, "protocols": protocols, "recipes": recipes}
+        protocol = load_protocol(places.recipes, reference)[1]
+        protocols[reference] = protocol_digest(protocol)
+        if protocol.margins is not None:
+            margins[reference] = protocol.margins.model_dump(mode="json")
+    return {"margins": margins, "methods": methods, "protocols": protocols, "recipes": recipes}
 
 
 @dataclass(frozen=True)

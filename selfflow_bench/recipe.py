@@ -140,8 +140,20 @@ class BudgetSettings(_Strict):
     memory_mb: PositiveInt
 
 
+class MarginSettings(_Strict):
+    """How large a difference counts as none, as shares of the baseline's mean, and since when that is so.
+
+    How results are read, not what is run: no part of the digest, and locked apart from it. By kind of metric.
+    """
+
+    since: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
+    validation_loss: PositiveFloat
+    kid: PositiveFloat
+    frechet: PositiveFloat
+
+
 class Protocol(_Strict):
-    """What must be equal for results to be comparable."""
+    """What must be equal for results to be comparable, and how they are read."""
 
     modality: Literal["image", "video", "audio"]
     summary: str
@@ -150,6 +162,7 @@ class Protocol(_Strict):
     training: TrainingSettings
     evaluation: EvaluationSettings
     budget: BudgetSettings
+    margins: MarginSettings | None = None
 
     @property
     def steps(self) -> int:
@@ -265,8 +278,8 @@ def recipe_digest(recipe: Recipe, tier: Tier) -> str:
 
 
 def protocol_digest(protocol: Protocol) -> str:
-    """What identifies a protocol: everything but its prose and budget."""
-    return digest(protocol.model_dump(mode="json", exclude={"summary", "budget"}))
+    """What identifies a protocol: everything but its prose, its budget and how its results are read."""
+    return digest(protocol.model_dump(mode="json", exclude={"summary", "budget", "margins"}))
 
 
 def read_lock(root: Path) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from selfflow_bench.errors import EXIT_INFRASTRUCTURE, EXIT_NOTHING_MEASURED
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec
+from selfflow_bench.recipe import read_lock
 from selfflow_bench.results import leaderboard_files, plots
 from selfflow_bench.results.comparison import compare
 from selfflow_bench.results.media import write_media
@@ -38,13 +39,14 @@ def report(
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.recipe.digest, record.protocol.digest, record.tier), []).append(record)
+    margins = read_lock(places.recipes)["margins"]
     comparisons = []
     for group in groups.values():
         curves = places.results / FIGURES / f"{group[0].recipe.name}-{group[0].tier}" / "curves.png"
         plots.curves(group, curves)
         figures.append(curves)
-        comparisons.append(compare(group))
-    leaderboard_files.update(places.results)
+        comparisons.append(compare(group, margins))
+    leaderboard_files.update(places.results, margins)
     written = [record_path(record, places.results) for record in records]
     if as_json:
         content = {

@@ -176,3 +176,14 @@ def test_overrides_are_kept_and_change_the_digest(project: Places) -> None:
             make_plan(project, "sana", tier="smoke", overrides={bad: 1})
     with pytest.raises(FieldError, match="multiple of 16"):
         make_plan(project, "sana", tier="smoke", overrides={"training.samples": 100})
+
+
+def test_margins_are_locked_and_move_no_digest(places: Places) -> None:
+    """They say how runs are read; the runs are the same."""
+    before = make_plan(places, "sana", tier="smoke")
+    margins = lock_entries(places)["margins"]["image-smoke@1"]
+    assert {name for name in margins if name != "since"} == {"validation_loss", "kid", "frechet"}
+    edit(places, "protocols/image-smoke/v1.toml", "validation_loss = 0.01", "validation_loss = 0.02")
+    after = make_plan(places, "sana", tier="smoke")
+    assert (after.protocol, [run.key for run in after.runs]) == (before.protocol, [run.key for run in before.runs])
+    assert lock_entries(places)["margins"]["image-smoke@1"]["validation_loss"] == 0.02

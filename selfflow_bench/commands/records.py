@@ -37,10 +37,12 @@ def _verify(chosen: argparse.Namespace, places: Places) -> int:
 
 
 def _leaderboard(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.recipe import read_lock
     from selfflow_bench.results import leaderboard_files
 
+    margins = read_lock(places.recipes)["margins"]
     if chosen.check:
-        drift = leaderboard_files.check(places.results)
+        drift = leaderboard_files.check(places.results, margins)
         for line in drift:
             print(line.rstrip("\n"))
         if drift:
@@ -48,7 +50,7 @@ def _leaderboard(chosen: argparse.Namespace, places: Places) -> int:
             return EXIT_INFRASTRUCTURE
         out.print("The leaderboard is up to date.")
         return 0
-    board = leaderboard_files.update(places.results)
+    board = leaderboard_files.update(places.results, margins)
     if chosen.json:
         print(json.dumps({"tables": [table.as_dict() for table in board.tables]}, indent=1))
     else:

@@ -1,21 +1,36 @@
-"""Matched records set beside each other: per method its scores over seeds, and the paired differences to vanilla.
+"""Matched records set beside each other: scores over seeds, and differences to a baseline with their verdicts.
 
-A pure function of records: same records, same answer. Refuses records that are not comparable and says by which field.
-Knows nothing of files and of how the answer is shown.
+A pure function of records and margins: same records, same answer. Refuses records that are not comparable and says by
+which field. Knows nothing of files and of how the answer is shown.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
 from selfflow_bench.canonical import canonical_json, digest
 from selfflow_bench.errors import SuiteError
-from selfflow_bench.results.record import Metric, Record
-from selfflow_bench.results.statistics import PairedDifference, paired_difference
+from selfflow_bench.results.equal_axes import AtEqual, at_equal
+from selfflow_bench.results.record import VALIDATION_LOSS, Metric, Record
+from selfflow_bench.results.statistics import (
+    BETTER,
+    EQUIVALENT,
+    IDENTICAL,
+    INCONCLUSIVE,
+    WORSE,
+    MeanDifference,
+    difference_of_means,
+    over_family,
+    paired_difference,
+)
 
 BASELINE = "vanilla"
+Margins = Mapping[str, Mapping[str, Any]]
+"""By protocol ("image-micro@1") and kind of metric, how large a difference counts as none: a share of the baseline's
+mean. As recipes/lock.json holds them."""
+NO_MARGINS: Margins = {}
 
 
 @dataclass(frozen=True)
@@ -35,13 +50,20 @@ class Score:
 
 @dataclass(frozen=True)
 class Arm:
-    """A method's matched runs. One successful run a seed, the first made: repeats are counted and never chosen from."""
+    """A method's matched runs. One successful run a seed, the first made: repeats are counted and never chosen from.
+
+    Seeds go from 0 without holes, so that none can be picked: where one has no run at all, it is in `missing` and those
+    after it are in `beyond`, which do not count. `failed` are run ids, `lost` the seeds none of whose runs succeeded.
+    """
 
     label: str
     settings_digest: str
     seeds: tuple[int, ...]
     repeats: int
     failed: tuple[str, ...]
+    lost: tuple[int, ...]
+    missing: tuple[int, ...]
+    beyond: tuple[int, ...]
     samples: int | None
     scores: dict[str, Score]
     train_s: float | None
@@ -52,18 +74,24 @@ class Arm:
 
 @dataclass(frozen=True)
 class Difference:
-    """One method against vanilla in one metric."""
+    """One arm against the baseline in one metric. All differences of a comparison are one family of verdicts.
+
+    `lost` are seeds on which one of the two arms has failed and the other has not. No verdict favours the arm that
+    failed: its means are over the seeds that went well.
+    """
 
     label: str
     metric: str
     lower_is_better: bool
-    paired: PairedDifference
+    paired: MeanDifference
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Records of one recipe, protocol and tier; the baseline's arm first."""
+    """Records of one recipe, protocol and tier; the baseline's arm first. `equal` is a family of its own."""
 
+    baseline: str | None
     recipe: str
     recipe_digest: str
     protocol: str
@@ -72,6 +100,7 @@ class Comparison:
     overrides: dict[str, Any]
     arms: tuple[Arm, ...]
     differences: tuple[Difference, ...]
+    equal: tuple[AtEqual, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -91,50 +120,57 @@ def metric_order(name: str) -> tuple[int, str]:
     return (kinds.index(kind) if kind in kinds else len(kinds), name)
 
 
-def compare(records: Sequence[Record]) -> Comparison:
-    """Compare records. Raises SuiteError if there are none, or naming the first field in which two must not differ."""
+def compare(records: Sequence[Record], margins: Margins = NO_MARGINS) -> Comparison:
+    """Compare methods, each with vanilla.
+
+    Raises SuiteError if there are no records, or naming the first field in which two must not differ.
+    """
     if not records:
         raise SuiteError("comparison: there are no records. Run the recipe first.")
-    _refuse_mixtures(records)
+    _refuse_mixtures(records, _ALWAYS)
     by_arm: dict[tuple[str, str], list[Record]] = {}
-    for record in sorted(records, key=lambda record: (record.created, record.run_id)):
+    for record in records:
         by_arm.setdefault((record.method.label, digest(record.method.settings)), []).append(record)
     keys = sorted(by_arm, key=lambda key: (key[0] != BASELINE, key))
     repeated = {label for label, _ in keys if sum(other == label for other, _ in keys) > 1}
-    chosen = {key: _first_by_seed(by_arm[key]) for key in keys}
-    base_key = next((key for key in keys if key[0] == BASELINE), None)
-    base = chosen[base_key] if base_key else {}
     labels = {key: f"{key[0]} ({key[1][:8]})" if key[0] in repeated else key[0] for key in keys}
-    arms = tuple(_arm(labels[key], key[1], by_arm[key], chosen[key], base) for key in keys)
-    differences = [
-        difference
-        for key in keys
-        if base_key and key != base_key
-        for difference in _differences(labels[key], chosen[key], base)
-    ]
-    first = records[0]
-    return Comparison(
-        recipe=str(first.recipe),
-        recipe_digest=first.recipe.digest,
-        protocol=str(first.protocol),
-        protocol_digest=first.protocol.digest,
-        tier=first.tier,
-        overrides=first.overrides,
-        arms=arms,
-        differences=tuple(differences),
-    )
+    baseline = next((labels[key] for key in keys if key[0] == BASELINE), None)
+    return _comparison({labels[key]: by_arm[key] for key in keys}, baseline, margins)
 
 
-def _refuse_mixtures(records: Sequence[Record]) -> None:
+@dataclass(frozen=True)
+class Side:
+    """One of two things to compare: what to call it, and its records, all of one method's settings."""
+
+    title: str
+    records: tuple[Record, ...]
+
+
+def compare_sides(first: Side, second: Side, *, may_differ: Sequence[str], margins: Margins = NO_MARGINS) -> Comparison:
+    """The second against the first, seed by seed; by their means where the recipe's digest may differ and does.
+
+    `may_differ` names fields as the message of the SuiteError does that is raised where another one differs.
+    """
+    for side in (first, second):
+        if not side.records:
+            raise SuiteError(f"{side.title}: there are no records of it. Run it first.")
+        _refuse_mixtures(side.records, _FIELDS)
+    checked = [field for field in _FIELDS if field not in may_differ]
+    _refuse_mixtures((first.records[0], second.records[0]), checked)
+    if first.title == second.title:
+        raise SuiteError(f"{first.title}: is compared with itself. Name two that differ.")
+    return _comparison({side.title: list(side.records) for side in (first, second)}, first.title, margins)
+
+
+_FIELDS = ("recipe.name", "tier", "recipe.digest", "protocol.digest", "overrides", "method.label", "method.settings")
+_ALWAYS = _FIELDS[:5]
+
+
+def _refuse_mixtures(records: Sequence[Record], fields: Sequence[str]) -> None:
     first = records[0]
     for other in records[1:]:
-        for field, one, two in (
-            ("recipe.name", first.recipe.name, other.recipe.name),
-            ("tier", first.tier, other.tier),
-            ("recipe.digest", first.recipe.digest, other.recipe.digest),
-            ("protocol.digest", first.protocol.digest, other.protocol.digest),
-            ("overrides", canonical_json(first.overrides), canonical_json(other.overrides)),
-        ):
+        for field in fields:
+            one, two = _value(first, field), _value(other, field)
             if one != two:
                 raise SuiteError(
                     f"comparison: {first.run_id} and {other.run_id} differ in {field} ({one} and {two}), so their "
@@ -142,23 +178,93 @@ def _refuse_mixtures(records: Sequence[Record]) -> None:
                 )
 
 
+def _value(record: Record, field: str) -> str:
+    values = {
+        "recipe.name": record.recipe.name,
+        "tier": record.tier,
+        "recipe.digest": record.recipe.digest,
+        "protocol.digest": record.protocol.digest,
+        "overrides": canonical_json(record.overrides),
+        "method.label": record.method.label,
+        "method.settings": canonical_json(record.method.settings),
+    }
+    return values[field]
+
+
+def _comparison(arms: Mapping[str, list[Record]], baseline: str | None, margins: Margins) -> Comparison:
+    ordered = {
+        label: sorted(records, key=lambda record: (record.created, record.run_id)) for label, records in arms.items()
+    }
+    chosen = {label: _first_by_seed(records) for label, records in ordered.items()}
+    base = chosen[baseline] if baseline else {}
+    everything = [record for records in ordered.values() for record in records]
+    made = {label: _arm(label, records, chosen[label], base) for label, records in ordered.items()}
+    others = [label for label in ordered if baseline and label != baseline]
+    by_seed = len({record.recipe.digest for record in everything}) == 1
+    limits = margins.get(str(everything[0].protocol), {})
+    differences = [
+        difference
+        for label in others
+        for difference in _differences(label, chosen[label], base, by_seed=by_seed, margins=limits)
+    ]
+    judged = over_family([difference.paired for difference in differences])
+    differences = [replace(one, paired=paired) for one, paired in zip(differences, judged, strict=True)]
+    return Comparison(
+        baseline=baseline,
+        recipe=_one_of(str(record.recipe) for record in everything),
+        recipe_digest=_one_of(record.recipe.digest for record in everything),
+        protocol=_one_of(str(record.protocol) for record in everything),
+        protocol_digest=everything[0].protocol.digest,
+        tier=everything[0].tier,
+        overrides=everything[0].overrides,
+        arms=tuple(made.values()),
+        differences=tuple(_without_survivors(one, made[one.label], made[baseline or ""]) for one in differences),
+        equal=at_equal({label: chosen[label] for label in others}, base, limits.get(VALIDATION_LOSS))
+        if by_seed
+        else (),
+    )
+
+
+def _one_of(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _without_survivors(one: Difference, arm: Arm, base: Arm) -> Difference:
+    """No verdict that favours an arm by the seeds it failed on."""
+    lost, base_lost = set(arm.lost) & set(base.seeds), set(base.lost) & set(arm.seeds)
+    unfair = {EQUIVALENT, IDENTICAL} if lost or base_lost else set()
+    unfair |= {BETTER} if lost else set()
+    unfair |= {WORSE} if base_lost else set()
+    paired = replace(one.paired, verdict=INCONCLUSIVE) if one.paired.verdict in unfair else one.paired
+    return replace(one, paired=paired, lost=tuple(sorted(lost | base_lost)))
+
+
 def _first_by_seed(records: Iterable[Record]) -> dict[int, Record]:
+    """Of each seed the first success, up to the first seed without any run."""
+    runs = list(records)
+    known = {record.seed.index for record in runs}
     chosen: dict[int, Record] = {}
-    for record in records:
-        if record.status == "success":
+    for record in runs:
+        if record.status == "success" and known.issuperset(range(record.seed.index)):
             chosen.setdefault(record.seed.index, record)
     return dict(sorted(chosen.items()))
 
 
-def _arm(label: str, settings: str, records: list[Record], chosen: dict[int, Record], base: dict[int, Record]) -> Arm:
-    successes = sum(record.status == "success" for record in records)
+def _arm(label: str, records: list[Record], chosen: dict[int, Record], base: dict[int, Record]) -> Arm:
+    known = {record.seed.index for record in records}
+    succeeded = {record.seed.index for record in records if record.status == "success"}
+    missing = tuple(sorted(set(range(max(known))) - known))
+    counted = [record for record in records if record.status == "success" and record.seed.index in chosen]
     names = sorted({name for record in chosen.values() for name in record.scores}, key=metric_order)
     return Arm(
         label=label,
-        settings_digest=settings,
+        settings_digest=digest(records[0].method.settings),
         seeds=tuple(chosen),
-        repeats=successes - len(chosen),
+        repeats=len(counted) - len(chosen),
         failed=tuple(record.run_id for record in records if record.status != "success"),
+        lost=tuple(sorted(known - succeeded)),
+        missing=missing,
+        beyond=tuple(sorted(succeeded - set(chosen))),
         samples=next((record.samples for record in chosen.values()), None),
         scores={name: _score(name, list(chosen.values())) for name in names},
         train_s=_mean(record.timing.train_s for record in chosen.values()),
@@ -190,20 +296,26 @@ def _score(name: str, records: list[Record]) -> Score:
     )
 
 
-def _differences(label: str, chosen: dict[int, Record], base: dict[int, Record]) -> list[Difference]:
+def _differences(
+    label: str, chosen: dict[int, Record], base: dict[int, Record], *, by_seed: bool, margins: Mapping[str, Any]
+) -> list[Difference]:
     names = {name for record in (*chosen.values(), *base.values()) for name in record.scores}
     found = []
     for name in sorted(names, key=metric_order):
-        pairs = [
-            (base[seed].scores.get(name), record.scores.get(name)) for seed, record in chosen.items() if seed in base
+        values = [
+            {seed: record.scores[name] for seed, record in side.items() if name in record.scores}
+            for side in (base, chosen)
         ]
-        both = [(one, two) for one, two in pairs if one and two and one.value is not None and two.value is not None]
-        lower = all(one.lower_is_better and two.lower_is_better for one, two in both)
-        paired = paired_difference(
-            [one.value for one, _ in both if one.value is not None],
-            [two.value for _, two in both if two.value is not None],
-            lower_is_better=lower,
-        )
+        present = [{seed: one.value for seed, one in side.items() if one.value is not None} for side in values]
+        lower = all(metric.lower_is_better for side in values for metric in side.values())
+        margin = margins.get(name.partition("/")[0])
+        if by_seed:
+            seeds = sorted(set(present[0]) & set(present[1]))
+            sides = [[side[seed] for seed in seeds] for side in present]
+            paired = paired_difference(*sides, lower_is_better=lower, margin=margin)
+        else:
+            sides = [list(side.values()) for side in present]
+            paired = difference_of_means(*sides, lower_is_better=lower, margin=margin)
         found.append(Difference(label, name, lower, paired))
     return found
 

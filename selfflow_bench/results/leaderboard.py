@@ -1,4 +1,6 @@
-"""The leaderboard as data: a pure function of records, without a clock. Its Markdown is in `leaderboard_markdown`.
+"""The leaderboard as data: a pure function of records and margins, without a clock.
+
+Its Markdown is in `leaderboard_markdown`.
 
 One table per recipe and tier, of records with the newest recipe's and protocol's digests and no overrides. Older ones
 are listed as superseded, overridden ones as open; smoke runs are counted only.
@@ -8,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from selfflow_bench.results.comparison import Comparison, compare
+from selfflow_bench.results.comparison import Comparison, Margins, compare
 from selfflow_bench.results.record import Record
 from selfflow_bench.results.record_files import Damaged, Reading
 
@@ -52,7 +54,7 @@ class Board:
         return asdict(self)
 
 
-def build(reading: Reading) -> Board:
+def build(reading: Reading, margins: Margins) -> Board:
     """The board of what was read from a results folder."""
     ranked = [record for record in reading.records if record.tier != "smoke" and not record.overrides]
     families: dict[tuple[str, str], list[Record]] = {}
@@ -62,7 +64,7 @@ def build(reading: Reading) -> Board:
     for key in sorted(families):
         newest = max(_age(record) for record in families[key])
         current = [record for record in families[key] if _digests(record) == newest[-1]]
-        tables.append(compare(current))
+        tables.append(compare(current, margins))
         failed += [record for record in current if record.status != "success"]
         superseded += [record for record in families[key] if _digests(record) != newest[-1]]
     return Board(

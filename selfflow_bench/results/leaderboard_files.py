@@ -10,6 +10,7 @@ from pathlib import Path
 
 from selfflow_bench.atomic_files import folder_lock, replace_text
 from selfflow_bench.errors import SuiteError
+from selfflow_bench.results.comparison import Margins
 from selfflow_bench.results.leaderboard import Board, build
 from selfflow_bench.results.leaderboard_markdown import markdown
 from selfflow_bench.results.record_files import read_all
@@ -25,22 +26,22 @@ One record per run lies under `records/`; the board below is generated from them
 """
 
 
-def update(root: Path, deadline_s: float = 30.0) -> Board:
+def update(root: Path, margins: Margins, deadline_s: float = 30.0) -> Board:
     """Bring both files of the results folder `root` up to its records; the board.
 
     Raises SuiteError where the README has lost its markers, BusyError where another process holds the folder too long.
     """
     with folder_lock(root, deadline_s):
-        board, wanted = _wanted(root)
+        board, wanted = _wanted(root, margins)
         for path, text in wanted.items():
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 replace_text(path, text)
     return board
 
 
-def check(root: Path) -> list[str]:
+def check(root: Path, margins: Margins) -> list[str]:
     """What differs between the files and the records, as lines of a unified diff; empty if nothing does."""
-    _, wanted = _wanted(root)
+    _, wanted = _wanted(root, margins)
     drift: list[str] = []
     for path, text in wanted.items():
         found = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -51,8 +52,8 @@ def check(root: Path) -> list[str]:
     return drift
 
 
-def _wanted(root: Path) -> tuple[Board, dict[Path, str]]:
-    board = build(read_all(root))
+def _wanted(root: Path, margins: Margins) -> tuple[Board, dict[Path, str]]:
+    board = build(read_all(root), margins)
     readme = root / README
     text = readme.read_text(encoding="utf-8") if readme.exists() else _NEW_README
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):

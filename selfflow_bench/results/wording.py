@@ -1,6 +1,8 @@
 """How numbers and metrics are written for people, the same on the board and in the terminal. Knows no layout."""
 
-from selfflow_bench.results.statistics import PairedDifference
+import math
+
+from selfflow_bench.results.statistics import BETTER, EQUIVALENT, INCONCLUSIVE, WORSE, MeanDifference
 
 _KINDS = {"validation_loss": "validation loss", "kid": "KID", "frechet": "Fréchet distance"}
 
@@ -60,13 +62,50 @@ def times(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}×"
 
 
-def verdict(paired: PairedDifference) -> str:
-    """The verdict, and with "no difference shown" what could have been shown."""
-    if paired.verdict == "no difference shown" and paired.detectable is not None:
-        relative = paired.detectable_percent
-        size = percent(relative).lstrip("+") if relative is not None else number(paired.detectable)
-        return f"{paired.verdict} (detectable: {size})"
-    return paired.verdict
+def flops(value: float | None) -> str:
+    """ "5.57 TFLOP", three digits and the prefix that fits."""
+    if value is None:
+        return "–"
+    power = min(max((_exponent(value, 3)) // 3, 3), 7)
+    return f"{number(value / 10.0 ** (3 * power), 3)} {'GTPEZ'[power - 3]}FLOP"
+
+
+def spent(axis: str, value: float | None) -> str:
+    """A budget of samples, FLOPs or seconds."""
+    if value is None:
+        return "–"
+    return {"FLOPs": flops, "seconds": seconds}.get(axis, lambda count: f"{count:,.0f}")(value)
+
+
+def verdict(paired: MeanDifference) -> str:
+    """The verdict in words: what it means where it is not plain, and whether a difference matters."""
+    if paired.verdict == EQUIVALENT:
+        return f"{EQUIVALENT} (margin {share(paired.margin_percent)})"
+    if paired.verdict in (BETTER, WORSE) and paired.within_margin:
+        return f"{paired.verdict}, but within the margin of {share(paired.margin_percent)}"
+    return f"{INCONCLUSIVE}: no difference shown" if paired.verdict == INCONCLUSIVE else paired.verdict
+
+
+def detectable(paired: MeanDifference) -> str:
+    """The smallest difference that would have been shown: as a share of the baseline, or as it is."""
+    if paired.detectable_percent is not None:
+        return share(paired.detectable_percent)
+    return number(paired.detectable, 2)
+
+
+def share(value: float | None) -> str:
+    """ "1 %" or "0.24 %", two significant digits without a sign."""
+    if value is None:
+        return "–"
+    whole = value >= 10 or math.isclose(value, round(value))
+    return f"{value:.{0 if whole else 1 if value >= 1 else 2}f} %"
+
+
+def probability(value: float | None) -> str:
+    """Two significant digits; "< 0.0001" below that."""
+    if value is None:
+        return "–"
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def _exponent(value: float, digits: int) -> int:

@@ -7,7 +7,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from record_factory import KID, record, record_content
+from record_factory import FRECHET, KID, MARGINS, record, record_content
 
 from selfflow_bench.atomic_files import BusyError, folder_lock
 from selfflow_bench.errors import SuiteError
@@ -43,7 +43,7 @@ def mixed(matched: list[Record]) -> list[Record]:
 
 def test_the_board_is_as_it_was(mixed: list[Record]) -> None:
     """To renew the golden file after a wanted change: write `markdown(build(...))` into it and read the diff."""
-    assert markdown(build(reading(*mixed))) == GOLDEN.read_text(encoding="utf-8")
+    assert markdown(build(reading(*mixed), MARGINS)) == GOLDEN.read_text(encoding="utf-8")
 
 
 def test_the_order_of_records_does_not_matter() -> None:
@@ -52,19 +52,19 @@ def test_the_order_of_records_does_not_matter() -> None:
         record("self_flow", 0, loss=0.5),
         record("vanilla", 0, run_id="b", created="2026-01-01T00:00:00Z"),
     ]
-    texts = {markdown(build(Reading(order, (), {}))) for order in permutations(few)}
+    texts = {markdown(build(Reading(order, (), {}), MARGINS)) for order in permutations(few)}
     assert len(texts) == 1
 
 
 def test_of_repeats_the_first_made_counts_however_good_the_others(mixed: list[Record]) -> None:
-    [sana, _] = build(reading(*mixed)).tables
+    [sana, _] = build(reading(*mixed), MARGINS).tables
     [vanilla] = [arm for arm in sana.arms if arm.label == "vanilla"]
     assert (vanilla.repeats, vanilla.seeds) == (1, (0, 1, 2))
     assert vanilla.scores["validation_loss"].mean == pytest.approx((0.5508 + 0.5506 + 0.5548) / 3)
 
 
 def test_other_digests_are_listed_apart_and_never_mixed(mixed: list[Record]) -> None:
-    board = build(reading(*mixed))
+    board = build(reading(*mixed), MARGINS)
     assert [(table.recipe, table.tier) for table in board.tables] == [("sana@1", "micro"), ("wan@2", "micro")]
     assert {one.run_id for one in board.superseded} == {"wan-micro-vanilla-s0", "wan-micro-self_flow-s0"}
     assert [one.run_id for one in board.open] == ["shorter"]
@@ -90,7 +90,7 @@ def test_comparing_what_is_not_comparable_names_the_field() -> None:
 
 def test_pairs_are_by_seed_and_costs_are_relative_to_the_baseline() -> None:
     records = [record("vanilla", s, kid=0.3 + s) for s in range(3)] + [
-        record("self_flow", s, kid=0.4 + s) for s in (2, 1)
+        record("self_flow", s, kid=0.4 + s) for s in (1, 0)
     ]
     found = compare(records)
     [kid] = [one for one in found.differences if one.metric == KID]
@@ -117,35 +117,106 @@ def test_settings_that_differ_under_one_label_are_two_rows() -> None:
     assert all(arm.label.startswith("self_flow (") for arm in found.arms[1:])
 
 
+def verdicts(records: list[Record]) -> dict[str, str]:
+    return {one.metric: one.paired.verdict for one in compare(records, MARGINS).differences}
+
+
+def test_the_verdicts_of_a_table_are_one_family(matched: list[Record]) -> None:
+    more = [record("self_flow.paper", seed, loss=0.5642 + seed / 1000) for seed in range(3)]
+    few, many = compare(matched, MARGINS), compare([*matched, *more], MARGINS)
+    assert {one.paired.family for one in few.differences} == {3}
+    assert {one.paired.family for one in many.differences} == {6}
+    assert {one.paired.family for one in few.equal} == {3}
+    assert few.differences[0].paired.margin_percent == pytest.approx(1.0)
+    assert compare(matched).differences[0].paired.margin is None
+
+
+def test_after_a_seed_without_any_run_none_counts(matched: list[Record]) -> None:
+    holed = [one for one in matched if (one.method.label, one.seed.index) != ("self_flow", 1)]
+    arm = compare(holed).arms[1]
+    assert (arm.seeds, arm.missing, arm.beyond) == ((0,), (1,), (2,))
+    text = markdown(build(reading(*holed), MARGINS))
+    assert "1 (not counted: seed 2, because seed 1 has no run)" in text
+    failed = compare([*holed, record("self_flow", 1, status="failed")])
+    assert failed.arms[1].seeds == (0, 2)
+    assert failed.arms[1].lost == (1,)
+
+
+def test_no_verdict_favours_the_method_that_failed_on_a_seed() -> None:
+    made = [
+        record(label, seed, loss=(0.55 if label == "vanilla" else 0.5) + seed / 1000, kid=0.3 + seed / 1000)
+        for seed in range(3)
+        for label in ("vanilla", "self_flow")
+    ]
+    assert verdicts(made) == {"validation_loss": "better", KID: "identical", FRECHET: "better"}
+    lost = [*made, record("vanilla", 3), record("self_flow", 3, status="failed")]
+    assert set(verdicts(lost).values()) == {"inconclusive"}
+    assert {one.lost for one in compare(lost).differences} == {(3,)}
+    assert "(failed in one of the two: seed 3)" in markdown(build(reading(*lost), MARGINS))
+    base_lost = [*made, record("vanilla", 3, status="failed"), record("self_flow", 3)]
+    assert verdicts(base_lost) == {"validation_loss": "better", KID: "inconclusive", FRECHET: "better"}
+    both = [*made, record("vanilla", 3, status="failed"), record("self_flow", 3, status="failed")]
+    assert verdicts(both) == verdicts(made)
+
+
+def test_equal_axes_by_hand(matched: list[Record]) -> None:
+    """Self-Flow's steps cost 1.22x the FLOPs and all rows have the same seconds; validations at 0, 6,400, 12,800."""
+    samples, flops, time = compare(matched, MARGINS).equal
+    assert (samples.axis, samples.budget) == ("samples", 12_800)
+    assert samples.paired.mean == pytest.approx(0.0121333, abs=1e-6)
+    assert (flops.axis, flops.budget) == ("FLOPs", 12_800 * 4e9)
+    reached = 12_800 / 1.22
+    share = (reached - 6400) / 6400
+    wanted = (1.4 + (1.0 - 1.4) * share) * (0.5627 + 0.5625 + 0.5674) / 3
+    assert flops.paired.candidate_mean == pytest.approx(wanted)
+    assert flops.paired.verdict == "worse"
+    assert (time.axis, time.budget) == ("seconds", 80.0)
+    assert time.paired.mean == samples.paired.mean
+
+
+def test_equal_axes_that_cannot_be_say_why(matched: list[Record]) -> None:
+    elsewhere = [
+        record("self_flow", seed, hardware=record().hardware.model_dump() | {"cores": 64}, cost={}) for seed in range(3)
+    ]
+    found = compare([*[one for one in matched if one.method.label == "vanilla"], *elsewhere]).equal
+    assert [(one.axis, one.reason) for one in found] == [
+        ("samples", None),
+        ("FLOPs", "a record has no validations with FLOPs"),
+        ("seconds", "not on the same class of machine"),
+    ]
+    [alone] = {one.reason for one in compare([record("vanilla", 0), record("self_flow", 1)]).equal}
+    assert alone == "no seed has succeeded in both"
+
+
 def test_files_are_kept_between_their_markers_and_drift_is_shown(tmp_path: Path, matched: list[Record]) -> None:
     (tmp_path / "README.md").write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\nAfter.\n", encoding="utf-8")
     write(matched[0], tmp_path)
-    assert any("old" in line for line in check(tmp_path))
-    update(tmp_path)
+    assert any("old" in line for line in check(tmp_path, MARGINS))
+    update(tmp_path, MARGINS)
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# Mine\n")
     assert text.endswith(f"{END}\nAfter.\n")
     assert "old" not in text
-    assert check(tmp_path) == []
+    assert check(tmp_path, MARGINS) == []
     before = text, (tmp_path / "leaderboard.json").read_bytes()
-    update(tmp_path)
+    update(tmp_path, MARGINS)
     assert (
         (tmp_path / "README.md").read_text(encoding="utf-8"),
         (tmp_path / "leaderboard.json").read_bytes(),
     ) == before
     write(matched[1], tmp_path)
-    assert any(line.startswith("+| self_flow") for line in check(tmp_path))
+    assert any(line.startswith("+| self_flow") for line in check(tmp_path, MARGINS))
     (tmp_path / "README.md").write_text("no markers", encoding="utf-8")
     with pytest.raises(SuiteError, match=r"README\.md: needs the lines"):
-        update(tmp_path)
+        update(tmp_path, MARGINS)
 
 
 def test_an_empty_folder_gets_a_board_that_says_so_and_damage_is_named(tmp_path: Path) -> None:
-    update(tmp_path)
+    update(tmp_path, MARGINS)
     assert "No records yet." in (tmp_path / "README.md").read_text(encoding="utf-8")
     path = write(record(), tmp_path)
     path.write_bytes(path.read_bytes()[:500])
-    update(tmp_path)
+    update(tmp_path, MARGINS)
     assert (
         "Damaged and not counted: records/sana/micro/sana-micro-vanilla-s0.json" in (tmp_path / "README.md").read_text()
     )
@@ -158,7 +229,7 @@ def test_two_processes_finishing_at_once_lose_nothing(tmp_path: Path) -> None:
         "from selfflow_bench.results.leaderboard_files import update\n"
         "root = Path(sys.argv[1])\n"
         "for line in sys.stdin:\n"
-        "    write(Record.model_validate_json(line), root); update(root)\n"
+        "    write(Record.model_validate_json(line), root); update(root, {})\n"
     )
     batches = [[record(label, seed) for seed in range(6)] for label in ("vanilla", "self_flow")]
     processes = [
@@ -169,7 +240,7 @@ def test_two_processes_finishing_at_once_lose_nothing(tmp_path: Path) -> None:
         process.stdin.write("".join(record_text(one).replace("\n", " ") + "\n" for one in batch))
         process.stdin.close()
     assert [process.wait() for process in processes] == [0, 0]
-    assert check(tmp_path) == []
+    assert check(tmp_path, {}) == []
     data = json.loads((tmp_path / "leaderboard.json").read_text(encoding="utf-8"))
     assert [arm["seeds"] for arm in data["tables"][0]["arms"]] == [list(range(6))] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "leaderboard.json", "records"]
@@ -184,7 +255,7 @@ def test_a_folder_held_by_another_process_is_given_up_at_the_deadline_and_freed_
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(BusyError, match=r"another process has been writing for 0\.1 s"):
-        update(tmp_path, deadline_s=0.1)
+        update(tmp_path, MARGINS, deadline_s=0.1)
     holder.kill()
     holder.wait()
     holder.stdout.close()

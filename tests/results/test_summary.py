@@ -3,20 +3,20 @@
 import io
 
 import pytest
-from record_factory import record
+from record_factory import MARGINS, record
 from rich.console import Console
 
 from selfflow_bench.results.comparison import compare
 from selfflow_bench.results.record import Record
 from selfflow_bench.results.summary import print_summary
-from selfflow_bench.results.wording import metric_title, number, percent, seconds, signed
+from selfflow_bench.results.wording import flops, metric_title, number, percent, probability, seconds, share, signed
 
 
 def printed(records: list[Record], *, encoding: str = "utf-8", colours: bool = False) -> str:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
     console = Console(file=stream, width=80, force_terminal=colours, color_system="standard" if colours else None)
-    print_summary(compare(records), console)
+    print_summary(compare(records, MARGINS), console)
     return raw.getvalue().decode(encoding)
 
 
@@ -30,7 +30,11 @@ def test_a_comparison_fits_80_columns_and_says_everything(matched: list[Record])
         "+0.0121 (+2.2 %)",
         "+0.0111 to +0.0131",
         "worse",
-        "no difference",
+        "inconclusive",
+        "FLOPs:",
+        "51.2 TFLOP",
+        "Inconclusive: no difference shown.",
+        "Margins: validation loss 1 %, KID 5 %, Fréchet distance 5 %",
     ):
         assert part in text
     for part in ("0.0011", "n = 512", "untrained 5.200", "3 seeds", "1.22×", "KID (efficientnet-lite0-block10-112)"):
@@ -76,3 +80,8 @@ def test_other_forms() -> None:
     assert [percent(2.23), percent(-0.061), percent(45.2), percent(None)] == ["+2.2 %", "-0.06 %", "+45 %", "–"]
     assert [seconds(95.2), seconds(750), seconds(11_520), seconds(None)] == ["95 s", "12.5 min", "3.2 h", "–"]
     assert metric_title("frechet/aisfx-512") == "Fréchet distance (aisfx-512)"
+    assert [share(1.0), share(0.05 * 100), share(0.237), share(5.83), share(37.4)] == [
+        "1 %", "5 %", "0.24 %", "5.8 %", "37 %",
+    ]  # fmt: skip
+    assert [flops(5.571e12), flops(7.2e8), flops(3e21), flops(None)] == ["5.57 TFLOP", "0.720 GFLOP", "3.00 ZFLOP", "–"]
+    assert [probability(0.0213), probability(1e-9), probability(1.0)] == ["0.021", "< 0.0001", "1"]
