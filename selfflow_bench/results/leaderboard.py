@@ -38,6 +38,16 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Invalidated:
+    """A record that no longer counts: since when, why, and what shows it."""
+
+    run_id: str
+    date: str
+    reason: str
+    evidence: str
+
+
+@dataclass(frozen=True)
 class Board:
     """Everything the leaderboard shows."""
 
@@ -46,7 +56,7 @@ class Board:
     open: tuple[Listed, ...]
     superseded: tuple[Listed, ...]
     smoke: int
-    invalidated: dict[str, str]
+    invalidated: tuple[Invalidated, ...]
     damaged: tuple[Damaged, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,7 +83,10 @@ def build(reading: Reading, margins: Margins) -> Board:
         open=_listed(record for record in reading.records if record.tier != "smoke" and record.overrides),
         superseded=_listed(superseded),
         smoke=sum(record.tier == "smoke" for record in reading.records),
-        invalidated=dict(sorted(reading.invalidated.items())),
+        invalidated=tuple(
+            Invalidated(run_id, line.date, line.reason, line.evidence)
+            for run_id, line in sorted(reading.invalidated.items())
+        ),
         damaged=reading.damaged,
     )
 

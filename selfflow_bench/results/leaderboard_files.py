@@ -1,4 +1,4 @@
-"""The board's files: results/README.md between its markers and results/leaderboard.json.
+"""The board's files: results/README.md between its markers, results/leaderboard.json, and the index made whole.
 
 Written under a lock with the records read inside it, so of two processes that finish together the later one sees both
 records. Knows nothing of the board's content.
@@ -10,10 +10,12 @@ from pathlib import Path
 
 from selfflow_bench.atomic_files import folder_lock, replace_text
 from selfflow_bench.errors import SuiteError
+from selfflow_bench.results import record_index
 from selfflow_bench.results.comparison import Margins
 from selfflow_bench.results.leaderboard import Board, build
 from selfflow_bench.results.leaderboard_markdown import markdown
 from selfflow_bench.results.record_files import read_all
+from selfflow_bench.results.record_index import Index, extended, read_index
 
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 README, DATA = "README.md", "leaderboard.json"
@@ -27,9 +29,10 @@ One record per run lies under `records/`; the board below is generated from them
 
 
 def update(root: Path, margins: Margins, deadline_s: float = 30.0) -> Board:
-    """Bring both files of the results folder `root` up to its records; the board.
+    """Bring the files of the results folder `root` up to its records; the board. Records not indexed yet are indexed.
 
-    Raises SuiteError where the README has lost its markers, BusyError where another process holds the folder too long.
+    Raises SuiteError where the README has lost its markers, DamagedFileError where the index is damaged, BusyError
+    where another process holds the folder too long.
     """
     with folder_lock(root, deadline_s):
         board, wanted = _wanted(root, margins)
@@ -53,7 +56,9 @@ def check(root: Path, margins: Margins) -> list[str]:
 
 
 def _wanted(root: Path, margins: Margins) -> tuple[Board, dict[Path, str]]:
-    board = build(read_all(root), margins)
+    reading = read_all(root)
+    index = extended(read_index(root), reading.unindexed)
+    board = build(reading, margins)
     readme = root / README
     text = readme.read_text(encoding="utf-8") if readme.exists() else _NEW_README
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
@@ -62,6 +67,15 @@ def _wanted(root: Path, margins: Margins) -> tuple[Board, dict[Path, str]]:
     after = rest.partition(END)[2]
     data = json.dumps(board.as_dict(), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return board, {
-        readme: f"{before}{BEGIN}\n\n{markdown(board)}\n{END}{after}",
+        **({root / record_index.FILE: index.text} if index.text else {}),
+        readme: f"{before}{BEGIN}\n\n{markdown(board)}\n{_index_line(index)}\n\n{END}{after}",
         root / DATA: data,
     }
+
+
+def _index_line(index: Index) -> str:
+    """Says how long the index is, so that taking lines off its end shows here."""
+    if not index.entries:
+        return "The index is empty."
+    last = ", ".join(tip[:12] for tip in index.tips)
+    return f"Index: {len(index.entries)} lines, the last of sha256 {last}. Check it: `selfflow-bench verify`."

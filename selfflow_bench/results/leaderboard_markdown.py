@@ -171,7 +171,10 @@ def _not_counted(board: Board) -> str:
     lines = []
     if board.smoke:
         lines.append(f"- Smoke runs, which show that the path works and are never ranked: {board.smoke}.")
-    lines += [f"- Invalidated: {run} ({reason})." for run, reason in board.invalidated.items()]
+    lines += [
+        f"- Invalidated on {one.date}: {one.run_id}. Reason: {one.reason}. Evidence: {one.evidence}."
+        for one in board.invalidated
+    ]
     lines += [f"- Damaged and not counted: {one.path} ({one.problem})" for one in board.damaged]
     return "### Not counted\n\n" + "\n".join(lines) if lines else ""
 

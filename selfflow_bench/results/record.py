@@ -12,6 +12,7 @@ from selfflow_bench.identity import Name, Sha256, Versioned
 from selfflow_bench.results.privacy import path_in, strings
 
 VALIDATION_LOSS = "validation_loss"
+SCHEMA_VERSION = 1
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]

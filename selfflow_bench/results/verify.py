@@ -1,4 +1,4 @@
-"""Checks every record of a results folder: form, place, digests, seeds, aggregates, holes. Changes nothing.
+"""Checks every record of a results folder: form, place, index, digests, seeds, aggregates, holes. Changes nothing.
 
 Recipes and the seed's rule come as arguments, so that this module knows neither.
 """
@@ -13,8 +13,10 @@ from statistics import fmean
 from typing import Any, Literal
 
 from selfflow_bench.canonical import digest
-from selfflow_bench.results.record import Record
-from selfflow_bench.results.record_files import RECORDS, canonical_text, read, read_invalidated, record_path
+from selfflow_bench.errors import DamagedFileError
+from selfflow_bench.results.record import SCHEMA_VERSION, Record
+from selfflow_bench.results.record_files import RECORDS, canonical_text, kept, parse, read, record_path
+from selfflow_bench.results.record_index import FILE, file_hash, read_index
 from selfflow_bench.results.schema import schema_problems
 
 Lock = Mapping[str, Mapping[str, Any]]
@@ -40,16 +42,24 @@ def verify(root: Path, *, lock: Lock, derive_seed: Callable[[str, int], int]) ->
     "methods": {"sana@1": {tier: {label: digest}}}}.
     `derive_seed(recipe digest, index)` is the rule seeds must follow.
     """
-    findings: list[Finding] = []
+    index = read_index(root)
+    findings = [Finding("error", FILE, f"line {one.line}", one.text) for one in index.problems]
     records: list[tuple[str, Record]] = []
+    files = set()
     for path in sorted((root / RECORDS).rglob("*.json")):
         place = str(path.relative_to(root))
+        files.add(path.stem)
         problems = list(_form(path))
         findings += [Finding("error", place, field, problem) for field, problem in problems]
+        known = index.hashes.get(path.stem)
+        if known is not None and known != file_hash(path.read_bytes()):
+            findings.append(Finding("error", place, "index", "its sha256 is not the index's: it was changed"))
         if any(field in ("file", "schema") for field, _ in problems):
             continue
         record = read(path)
         records.append((place, record))
+        if known is None and kept(record):
+            findings.append(Finding("error", place, "index", "is not in the index; add it: selfflow-bench leaderboard"))
         if path != record_path(record, root):
             wanted = record_path(record, root).relative_to(root)
             findings.append(Finding("error", place, "run_id", f"the file must be {wanted}"))
@@ -59,17 +69,26 @@ def verify(root: Path, *, lock: Lock, derive_seed: Callable[[str, int], int]) ->
             findings.append(
                 Finding("note", place, "code.dirty", "made from a working tree that differed from its commit")
             )
-    counted = [(place, record) for place, record in records if record.run_id not in read_invalidated(root)]
+    findings += [
+        Finding("error", FILE, run_id, "has no file; restore it from version control")
+        for run_id in sorted(set(index.hashes) - files)
+    ]
+    counted = [(place, record) for place, record in records if record.run_id not in index.invalidated]
     findings += _between(counted)
     return sorted(findings, key=lambda finding: (finding.severity, finding.path, finding.field))
 
 
 def _form(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        text = data.decode("utf-8")
         content = json.loads(text)
     except (OSError, ValueError) as error:
         yield "file", f"not JSON ({error}); restore it from version control"
+        return
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        yield "schema", f"schema_version {version} is newer than this version of the suite reads; update it"
         return
     problems = schema_problems(content)
     for problem in problems:
@@ -77,9 +96,9 @@ def _form(path: Path) -> Iterator[tuple[str, str]]:
     if problems:
         return
     try:
-        read(path)
-    except Exception as error:
-        yield "schema", str(error).removeprefix(f"{path}: ")
+        parse(data)
+    except DamagedFileError as error:
+        yield "schema", str(error)
         return
     if text != canonical_text(content):
         yield "canonical form", "the text is not as records are written; it was edited"

@@ -10,13 +10,14 @@ import pytest
 from record_factory import FRECHET, KID, MARGINS, record, record_content
 
 from selfflow_bench.atomic_files import BusyError, folder_lock
-from selfflow_bench.errors import SuiteError
+from selfflow_bench.errors import DamagedFileError, SuiteError
 from selfflow_bench.results.comparison import compare
 from selfflow_bench.results.leaderboard import build
 from selfflow_bench.results.leaderboard_files import BEGIN, END, check, update
 from selfflow_bench.results.leaderboard_markdown import markdown
 from selfflow_bench.results.record import Record
-from selfflow_bench.results.record_files import Reading, record_text, write
+from selfflow_bench.results.record_files import Reading, invalidate, record_path, record_text, write
+from selfflow_bench.results.record_index import read_index
 
 GOLDEN = Path(__file__).with_name("golden") / "leaderboard.md"
 
@@ -222,6 +223,26 @@ def test_an_empty_folder_gets_a_board_that_says_so_and_damage_is_named(tmp_path:
     )
 
 
+def test_records_made_elsewhere_are_indexed_with_the_board_in_the_order_they_were_made(tmp_path: Path) -> None:
+    for seed, day in ((0, 3), (1, 1), (2, 2)):
+        made = record(seed=seed, created=f"2026-01-0{day}T00:00:00Z")
+        path = record_path(made, tmp_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(record_text(made), encoding="utf-8")
+    assert any("index.jsonl" in line for line in check(tmp_path, MARGINS))
+    update(tmp_path, MARGINS)
+    assert [one.run_id[-2:] for one in read_index(tmp_path).entries] == ["s1", "s2", "s0"]
+    assert check(tmp_path, MARGINS) == []
+    invalidate(record(seed=2).run_id, "the disk was full", "its log", tmp_path)
+    update(tmp_path, MARGINS)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "sana-micro-vanilla-s2. Reason: the disk was full. Evidence: its log." in text
+    assert "Index: 4 lines" in text
+    (tmp_path / "index.jsonl").write_text("nonsense\n", encoding="utf-8")
+    with pytest.raises(DamagedFileError, match="line 1 is no line of an index"):
+        update(tmp_path, MARGINS)
+
+
 def test_two_processes_finishing_at_once_lose_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from selfflow_bench.results.record import Record\n"
@@ -243,7 +264,14 @@ def test_two_processes_finishing_at_once_lose_nothing(tmp_path: Path) -> None:
     assert check(tmp_path, {}) == []
     data = json.loads((tmp_path / "leaderboard.json").read_text(encoding="utf-8"))
     assert [arm["seeds"] for arm in data["tables"][0]["arms"]] == [list(range(6))] * 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "leaderboard.json", "records"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "README.md",
+        "index.jsonl",
+        "leaderboard.json",
+        "records",
+    ]
+    index = read_index(tmp_path)
+    assert (len(index.hashes), index.problems) == (12, ())
 
 
 def test_a_folder_held_by_another_process_is_given_up_at_the_deadline_and_freed_by_its_death(tmp_path: Path) -> None:

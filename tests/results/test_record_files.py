@@ -10,7 +10,8 @@ import pytest
 from record_factory import record, record_content
 
 from selfflow_bench.errors import DamagedFileError, SuiteError
-from selfflow_bench.results.record_files import invalidate, read, read_all, record_text, write
+from selfflow_bench.results.record_files import canonical_text, invalidate, read, read_all, record_text, write
+from selfflow_bench.results.record_index import read_index
 
 
 def test_a_record_lies_under_its_recipe_and_tier(tmp_path: Path) -> None:
@@ -64,19 +65,55 @@ def test_damaged_files_are_named_and_the_others_read(tmp_path: Path) -> None:
 def test_an_invalidated_record_stays_and_does_not_count(tmp_path: Path) -> None:
     path = write(record(), tmp_path)
     write(record(seed=1), tmp_path)
-    with pytest.raises(SuiteError, match="needs its reason"):
-        invalidate(record().run_id, " ", tmp_path)
+    for reason, evidence, missing in ((" ", "log", "reason"), ("it swapped", "", "evidence")):
+        with pytest.raises(SuiteError, match=f"needs its {missing}"):
+            invalidate(record().run_id, reason, evidence, tmp_path)
     with pytest.raises(SuiteError, match="there is no record nothing"):
-        invalidate("nothing", "x", tmp_path)
-    invalidate(record().run_id, "the machine swapped", tmp_path)
-    invalidate(record(seed=1).run_id, "so did this", tmp_path)
+        invalidate("nothing", "x", "y", tmp_path)
+    invalidate(record().run_id, "the machine swapped", "dmesg of that hour", tmp_path)
+    with pytest.raises(SuiteError, match="is invalidated already"):
+        invalidate(record().run_id, "again", "y", tmp_path)
     reading = read_all(tmp_path)
-    assert reading.records == ()
-    assert reading.invalidated[record().run_id] == "the machine swapped"
+    assert [one.run_id for one in reading.records] == [record(seed=1).run_id]
+    line = reading.invalidated[record().run_id]
+    assert (line.reason, line.evidence) == ("the machine swapped", "dmesg of that hour")
+    assert len(line.date) == 10
     assert path.exists()
-    (tmp_path / "invalidated.jsonl").write_text("{}\n")
-    with pytest.raises(DamagedFileError, match="line 1"):
-        read_all(tmp_path)
+
+
+def test_what_is_not_as_it_was_written_is_named_and_left_out(tmp_path: Path) -> None:
+    """Each of these is on disk beside one good record."""
+    good = write(record(), tmp_path)
+    newer = write(record(seed=1), tmp_path)
+    newer.write_text(newer.read_text().replace('"schema_version": 1', '"schema_version": 2'), encoding="utf-8")
+    edited = write(record(seed=2), tmp_path)
+    content = json.loads(edited.read_text())
+    content["samples"] += 640
+    edited.write_text(canonical_text(content), encoding="utf-8")
+    laid_out = write(record(seed=3), tmp_path)
+    laid_out.write_text(json.dumps(json.loads(laid_out.read_text())), encoding="utf-8")
+    copied = good.parent / "copies" / good.name
+    copied.parent.mkdir()
+    copied.write_bytes(good.read_bytes())
+    gone = write(record(seed=4), tmp_path)
+    gone.unlink()
+    reading = read_all(tmp_path)
+    assert [one.run_id for one in reading.records] == [record().run_id]
+    problems = {one.path.rpartition("/")[2]: one.problem for one in reading.damaged}
+    assert "2 is newer than what this suite reads (1)" in problems[newer.name]
+    assert "its sha256 is not the index's" in problems[edited.name]
+    assert "the text is not as records are written" in problems[laid_out.name]
+    assert "is a copy or was moved" in problems[good.name]
+    assert problems[gone.stem] == "is in the index, but has no file"
+    assert len(problems) == 5
+
+
+def test_the_hash_is_what_sha256sum_prints_and_smoke_runs_are_not_kept(tmp_path: Path) -> None:
+    path = write(record(), tmp_path)
+    write(record(tier="smoke"), tmp_path)
+    printed = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout
+    assert read_index(tmp_path).hashes == {record().run_id: printed.split()[0]}
+    assert read_all(tmp_path).unindexed == ()
 
 
 def test_of_many_processes_writing_one_name_one_wins_and_the_others_are_refused(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ def test_an_edited_layout_a_cut_file_and_a_dirty_tree_are_found(tmp_path: Path) 
     second.write_bytes(second.read_bytes()[:900])
     assert [(one.severity, one.field) for one in found(tmp_path)] == [
         ("error", "canonical form"),
+        ("error", "index"),
         ("error", "file"),
+        ("error", "index"),
         ("note", "code.dirty"),
     ]
 
@@ -98,7 +100,7 @@ def test_a_hole_in_the_seeds_is_an_error_and_a_repeat_a_note(tmp_path: Path) -> 
     hole, repeat = found(tmp_path)
     assert "has seed 3 but not 2; seeds go from 0 without holes" in str(hole)
     assert (repeat.severity, repeat.problem) == ("note", "repeats seed 0; the board counts the first one made")
-    invalidate("sana-micro-vanilla-s3", "a hole", tmp_path)
+    invalidate("sana-micro-vanilla-s3", "a hole", "the list of seeds", tmp_path)
     assert [one.severity for one in found(tmp_path)] == ["note"]
 
 
@@ -108,6 +110,7 @@ def test_one_run_id_in_two_places_is_found(tmp_path: Path) -> None:
     assert {one.problem for one in found(tmp_path) if one.severity == "error"} == {
         "the file must be records/sana/micro/sana-micro-vanilla-s0.json",
         "sana-micro-vanilla-s0 is also in records/sana/micro/copy.json",
+        "is not in the index; add it: selfflow-bench leaderboard",
     }
 
 
@@ -116,3 +119,21 @@ def test_an_overridden_protocol_needs_no_lock(tmp_path: Path) -> None:
     content["protocol"]["digest"] = "77" * 32
     write(Record.model_validate(content), tmp_path)
     assert found(tmp_path) == []
+
+
+def test_the_index_and_the_files_are_held_against_each_other(tmp_path: Path) -> None:
+    path, gone = write(record(), tmp_path), write(record(seed=1), tmp_path)
+    tamper(path, samples=12_800, hardware=record().hardware.model_dump() | {"cores": 3})
+    gone.unlink()
+    index = tmp_path / "index.jsonl"
+    index.write_text(index.read_text(encoding="utf-8") + "{}\n", encoding="utf-8")
+    assert [(one.path, one.field) for one in found(tmp_path)] == [
+        ("index.jsonl", "line 3"),
+        ("index.jsonl", "sana-micro-vanilla-s1"),
+        ("records/sana/micro/sana-micro-vanilla-s0.json", "index"),
+    ]
+
+
+def test_a_record_of_a_newer_schema_is_named(tmp_path: Path) -> None:
+    tamper(write(record(), tmp_path), schema_version=2)
+    assert any("schema_version 2 is newer" in one.problem for one in found(tmp_path))
