@@ -159,7 +159,17 @@ def compare_sides(first: Side, second: Side, *, may_differ: Sequence[str], margi
     _refuse_mixtures((first.records[0], second.records[0]), checked)
     if first.title == second.title:
         raise SuiteError(f"{first.title}: is compared with itself. Name two that differ.")
+    one, two = ({record.seed.index for record in side.records} for side in (first, second))
+    if not one & two:
+        raise SuiteError(
+            f"{first.title} and {second.title}: differ in seed.index ({_listed(one)} and {_listed(two)}), and only "
+            "runs of one seed can be compared. Choose runs that share one."
+        )
     return _comparison({side.title: list(side.records) for side in (first, second)}, first.title, margins)
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 _FIELDS = ("recipe.name", "tier", "recipe.digest", "protocol.digest", "overrides", "method.label", "method.settings")

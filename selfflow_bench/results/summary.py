@@ -52,7 +52,7 @@ def _table(
     heads = ["", *([base.label] if base else []), arm.label, *(["difference"] if base else []), "floor"]
     for index, head in enumerate(heads):
         table.add_column(
-            head.replace(".", "\n."),
+            head.replace(".", "\n.").replace(":", ":\n"),
             justify="left" if index == 0 else "right",
             no_wrap=head == "difference",
             overflow="fold",
