@@ -73,6 +73,8 @@ class _LiveLine:
             self._progress.update(self._task, text=_stage(event))
         elif kind == "preparing":
             self._progress.update(self._task, text=event["text"][:30])
+        elif kind == "retry":
+            self._progress.update(self._task, text=f"again after {event['text']}"[:30])
         elif kind == "result":
             task = self._progress.tasks[self._task]
             self._progress.update(self._task, total=1, completed=1, text=event["status"], description=task.description)
@@ -90,6 +92,8 @@ class _PlainLines:
             self._say(event["text"])
         elif kind == "validation":
             self._say(f"{event['samples']} samples: validation loss {event['loss']:.4f}")
+        elif kind == "retry":
+            self._say(f"{event['text']}; going on from the checkpoint, retry {event['try']} of {event['of']}")
         elif kind == "result":
             self._say(event["status"])
         elif kind in ("progress", "sampling") and time.monotonic() - self._last >= _PLAIN_SECONDS:

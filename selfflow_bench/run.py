@@ -1,6 +1,7 @@
-"""One run on this machine, from specification to record. Decides what is done already and what to resume.
+"""One run, from specification to record. Decides what is done already, what to resume, and what to try again.
 
-The worker's findings become a record here, on the host: whatever runs inside a container later cannot write results.
+The worker's findings become a record here, on the host: what runs inside a container cannot write results. Knows
+executors by their interface only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +22,8 @@ from typing import Any, Literal
 from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.errors import DamagedFileError, InfrastructureError, InterruptedRunError, SuiteError
 from selfflow_bench.events import EventFollower
-from selfflow_bench.execution import EVENTS, LOG, SPEC, WorkerHungError, run_worker
+from selfflow_bench.execution import EVENTS, LOG, SPEC, Ending, Executor, HostExecutor, Watch
+from selfflow_bench.failures import RETRIES
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec
 from selfflow_bench.results import record_files
@@ -38,6 +42,7 @@ from selfflow_bench.results.record import (
 from selfflow_bench.seeds import SEED_DERIVATION
 
 RESULT, RUN_ID, LOCK = "result.json", "run_id", "lock"
+ORCHESTRATOR, ATTEMPTS = "orchestrator", "attempts.jsonl"
 State = Literal["new", "interrupted", "running", "done", "failed"]
 
 
@@ -74,47 +79,71 @@ def local_runs(places: Places) -> list[LocalRun]:
     return found
 
 
-def execute(spec: RunSpec, places: Places, watch: Callable[[dict[str, Any]], None]) -> Record:
-    """Do or resume a run and write its record.
+def execute(spec: RunSpec, places: Places, watch: Watch, executor: Executor | None = None) -> Record:
+    """Do or resume a run and write its record. Infrastructure failures are tried again from the checkpoint.
+
+    Args:
+        spec: the run.
+        places: where records, caches and runs are.
+        watch: receives the worker's events, and a ``retry`` event before another try.
+        executor: where to run it; this machine if not given.
 
     Raises:
         InterruptedRunError: asked to stop; the same command goes on from the checkpoint.
         InfrastructureError: the worker died without a result, hung, or another process is doing this run.
     """
+    executor = executor or HostExecutor()
     folder = places.runs / spec.folder_name
-    if _locked(folder / LOCK):
-        raise InfrastructureError(f"{spec.name}: another process is doing this run. Wait for it: selfflow-bench status")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULT).unlink(missing_ok=True)
-    name_file = folder / RUN_ID
-    if not name_file.exists():
-        replace_text(name_file, f"{spec.folder_name}-{secrets.token_hex(3)}")
-    help_line = f"The log is {folder / LOG}. To go on: selfflow-bench resume {spec.folder_name}"
-    try:
-        code = run_worker(spec, folder, places.cache, watch)
-    except KeyboardInterrupt:
-        raise InterruptedRunError(f"{spec.name}: stopped; its checkpoint is kept. {help_line}") from None
-    except WorkerHungError as error:
-        raise InfrastructureError(f"{spec.name}: {error}. {help_line}") from error
-    if code == InterruptedRunError.exit_code:
-        raise InterruptedRunError(f"{spec.name}: the worker was stopped; its checkpoint is kept. {help_line}")
-    if not (folder / RESULT).exists():
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise InfrastructureError(f"{spec.name}: the worker {how} without a result. {help_line}\n{_tail(folder / LOG)}")
-    record = make_record(spec, folder)
-    record_files.write(record, places.results)
+    with _alone(folder, spec):
+        found = executor.has_unfinished(folder)
+        if not found:
+            if _locked(folder / LOCK):
+                raise InfrastructureError(_busy(spec))
+            (folder / RESULT).unlink(missing_ok=True)
+        name_file = folder / RUN_ID
+        if not name_file.exists():
+            replace_text(name_file, f"{spec.folder_name}-{secrets.token_hex(3)}")
+        ending = _try(spec, folder, places.cache, watch, executor)
+        record = make_record(spec, folder, container=_container(ending, folder))
+        record_files.write(record, places.results)
     return record
 
 
+def _try(spec: RunSpec, folder: Path, cache: Path, watch: Watch, executor: Executor) -> Ending:
+    """Sittings until there is a result; the last one's ending."""
+    help_line = f"The log is {folder / LOG}. To go on: selfflow-bench resume {spec.folder_name}"
+    tries = 0
+    while True:
+        try:
+            ending = executor.sitting(spec, folder, cache, watch)
+        except KeyboardInterrupt:
+            raise InterruptedRunError(f"{spec.name}: stopped; its checkpoint is kept. {help_line}") from None
+        if (folder / RESULT).exists():
+            return ending
+        if ending.is_interrupted:
+            raise InterruptedRunError(f"{spec.name}: the worker was stopped; its checkpoint is kept. {help_line}")
+        trouble = ending.trouble
+        if trouble is None:
+            text = f"the worker ended with code {ending.exit_code} without a result"
+            raise InfrastructureError(f"{spec.name}: {text}. {help_line}\n{_tail(folder / LOG)}")
+        _note_attempt(folder, ending)
+        text = f"{trouble.kind}: {trouble.text}"
+        if not trouble.is_retried or tries == RETRIES:
+            after = f" ({tries + 1} tries)" if tries else ""
+            raise InfrastructureError(f"{spec.name}: {text}{after}. {help_line}\n{_tail(folder / LOG)}")
+        tries += 1
+        watch({"event": "retry", "time": round(time.time(), 3), "try": tries, "of": RETRIES, "text": text})
+
+
 def evaluate_again(
-    run: LocalRun, places: Places, watch: Callable[[dict[str, Any]], None]
+    run: LocalRun, places: Places, watch: Watch, executor: Executor | None = None
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """Sample and measure a finished run anew from its checkpoint: the metrics now, and as recorded. No record."""
     kept = (run.folder / RESULT).read_text(encoding="utf-8")
     before = {name: value["value"] for name, value in json.loads(kept)["metrics"].items()}
     try:
         (run.folder / RESULT).unlink()
-        run_worker(run.spec, run.folder, places.cache, watch)
+        (executor or HostExecutor()).sitting(run.spec, run.folder, places.cache, watch)
         if not (run.folder / RESULT).exists():
             raise SuiteError(f"{run.spec.name}: could not be evaluated. The log is {run.folder / LOG}")
         result = json.loads((run.folder / RESULT).read_text(encoding="utf-8"))
@@ -146,8 +175,8 @@ def recorded(spec: RunSpec, places: Places) -> Record | None:
     return record_files.read(path) if path.exists() else None
 
 
-def make_record(spec: RunSpec, folder: Path) -> Record:
-    """The record of what a run's folder holds."""
+def make_record(spec: RunSpec, folder: Path, container: Mapping[str, Any] | None = None) -> Record:
+    """The record of what a run's folder holds, and of what the engine said of its container."""
     result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     failed = result["status"] != "success"
     train_s = result.get("train_seconds")
@@ -180,6 +209,7 @@ def make_record(spec: RunSpec, folder: Path) -> Record:
         validations=tuple(Validation.model_validate(row) for row in result.get("validations", [])),
         curve=tuple(result.get("curve", [])),
         alarms=tuple(result.get("alarms", [])),
+        container=dict(container) if container is not None else None,
     )
 
 
@@ -203,6 +233,39 @@ def _state(folder: Path) -> tuple[State, int]:
             raise DamagedFileError(f"{folder / RESULT}: not JSON. Delete {folder} to start over.") from error
         return ("done" if status == "success" else "failed"), samples
     return ("running" if _locked(folder / LOCK) else "interrupted"), samples
+
+
+@contextmanager
+def _alone(folder: Path, spec: RunSpec) -> Iterator[None]:
+    """Be the one process that looks after a run; the system lets go when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ORCHESTRATOR).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InfrastructureError(_busy(spec)) from None
+        yield
+
+
+def _busy(spec: RunSpec) -> str:
+    return f"{spec.name}: another process is doing this run. Wait for it: selfflow-bench status"
+
+
+def _note_attempt(folder: Path, ending: Ending) -> None:
+    """Keep why a sitting failed, for the record of the run that succeeds in the end."""
+    assert ending.trouble is not None
+    row = {"class": ending.trouble.kind, "exit_code": ending.exit_code, "samples": _state(folder)[1]}
+    with (folder / ATTEMPTS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _container(ending: Ending, folder: Path) -> dict[str, Any] | None:
+    """The container's facts for the record, with the infrastructure failures that came before."""
+    if ending.container is None:
+        return None
+    path = folder / ATTEMPTS
+    rows = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {**ending.container, "earlier_failures": [json.loads(row) for row in rows]}
 
 
 def _locked(path: Path) -> bool:

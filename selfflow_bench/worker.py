@@ -32,6 +32,7 @@ from selfflow_bench import __version__, stages
 from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.errors import InfrastructureError, InterruptedRunError, NonFiniteLossError, SuiteError
 from selfflow_bench.events import EventLog
+from selfflow_bench.failures import WORKER_CODES, Kind, is_disk_full
 from selfflow_bench.plan import RunSpec
 
 RESULT = "result.json"
@@ -40,7 +41,11 @@ _VERSIONS = ("accelerate", "datasets", "diffusers", "numpy", "onnxruntime", "tor
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run to the end. Exit codes: 0 done, 130 interrupted, 2 or 3 failed with the reason in ``result.json``."""
+    """Run to the end.
+
+    Exit codes: 0 done, 130 interrupted, 2 or 3 failed with the reason in ``result.json``; one of
+    `failures.WORKER_CODES`, without a result, where the machine and not the run failed.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("spec", type=Path)
     parser.add_argument("folder", type=Path)
@@ -63,6 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
             return error.exit_code
         except Exception as error:
             traceback.print_exc()
+            kind = _infrastructure(error)
+            if kind is not None:
+                return WORKER_CODES[kind]
             result = {"status": "failed", "failure": _failure(error), **_machine()}
         replace_text(chosen.folder / RESULT, json.dumps(result, indent=1, sort_keys=True) + "\n")
         events.write("result", status=result["status"])
@@ -101,16 +109,19 @@ def _stop_on_signals() -> Callable[[], bool]:
     return lambda: bool(asked) or os.getppid() != parent
 
 
+def _infrastructure(error: Exception) -> Kind | None:
+    """The class of a failure of the machine's, or None where it is the run's own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return "out of memory"  # the allocator of CPU tensors raises a plain RuntimeError
+    return "disk full" if is_disk_full(error) else None
+
+
 def _failure(error: Exception) -> dict[str, str]:
-    """The class of a failure, and its message without paths."""
+    """The class of a failure of the run's own, and its message without paths."""
     if isinstance(error, NonFiniteLossError):
         kind = "non-finite loss"
-    elif isinstance(error, MemoryError | torch.OutOfMemoryError):
-        kind = "out of memory"
     elif isinstance(error, SuiteError):
         kind = "refused at start-up"
-    elif isinstance(error, OSError) and error.errno == 28:
-        kind = "disk full"
     else:
         kind = type(error).__name__
     return {"class": kind, "message": str(error).splitlines()[0] if str(error) else kind}

@@ -151,6 +151,10 @@ def start_and_wait_for_checkpoint(line: list[str], runs: Path) -> tuple[subproce
     return process, folder, workers[0]
 
 
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -169,17 +173,27 @@ def uninterrupted(work: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return what_must_be_equal(records(results)["vanilla"])
 
 
-@pytest.mark.parametrize("how", ["worker killed", "SIGINT", "SIGTERM", "orchestrator killed"])
+def test_a_killed_worker_goes_on_from_its_checkpoint(
+    command: Callable[..., list[str]], tmp_path: Path, uninterrupted: dict[str, Any]
+) -> None:
+    runs = tmp_path / "runs"
+    process, folder, worker = start_and_wait_for_checkpoint(command(*LONGER_RUN, runs=runs), runs)
+    os.kill(worker, signal.SIGKILL)
+    _, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, stderr
+    assert "killed: was killed by SIGKILL from outside; going on from the checkpoint, retry 1 of 2" in stderr
+    assert any(event["event"] == "stage" and event.get("resumed") for event in events_of(folder))
+    assert what_must_be_equal(records(tmp_path / "results")["vanilla"]) == uninterrupted
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "orchestrator killed"])
 def test_a_run_killed_anywhere_resumes_to_the_same_bits(
     how: str, command: Callable[..., list[str]], tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
     runs = tmp_path / "runs"
     arguments = LONGER_RUN
     process, folder, worker = start_and_wait_for_checkpoint(command(*arguments, runs=runs), runs)
-    if how == "worker killed":
-        os.kill(worker, signal.SIGKILL)
-        expected = EXIT_INFRASTRUCTURE
-    elif how == "orchestrator killed":
+    if how == "orchestrator killed":
         process.kill()
         expected = -signal.SIGKILL
     else:
@@ -199,8 +213,7 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bits(
 
     resumed = finish(command("resume", runs=runs) if how == "SIGINT" else command(*arguments, runs=runs))
     assert resumed.returncode == 0, resumed.stderr
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert any(event["event"] == "stage" and event.get("resumed") for event in events)
+    assert any(event["event"] == "stage" and event.get("resumed") for event in events_of(folder))
 
     assert what_must_be_equal(records(tmp_path / "results")["vanilla"]) == uninterrupted
 

@@ -40,13 +40,33 @@ def add_to(commands: Commands) -> None:
                 help="do runs this machine has not done (default), all of them again, or none",
             )
             made.add_argument("--dry-run", action="store_true", help="the same as plan")
-    commands.add("resume", _resume, "go on with interrupted runs").add_argument(
-        "runs", nargs="*", help="default: all of them"
-    )
+            _add_place(made)
+    resume = commands.add("resume", _resume, "go on with interrupted runs")
+    resume.add_argument("runs", nargs="*", help="default: all of them")
+    _add_place(resume)
     commands.add("status", _status, "this machine's runs")
-    commands.add("evaluate", _evaluate, "evaluate a finished run again and compare with what it recorded").add_argument(
-        "run"
+    evaluate = commands.add("evaluate", _evaluate, "evaluate a finished run again and compare with what it recorded")
+    evaluate.add_argument("run")
+    _add_place(evaluate)
+
+
+def _add_place(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--executor",
+        choices=("auto", "host", "docker"),
+        default="auto",
+        help="where it runs: this machine, a container of the pinned image, or what the tier says (default)",
     )
+    command.add_argument("--gpu", metavar="UUID", help="the GPU that a container gets (default: the first)")
+
+
+def _executor(tier: str, chosen: argparse.Namespace, places: Places) -> Any:
+    """Where to run. Without containers in play, nothing of theirs is imported."""
+    if tier != "reference" and chosen.executor != "docker" and chosen.gpu is None:
+        return None
+    from selfflow_bench.containers.choice import executor_for
+
+    return executor_for(tier, chosen.executor, places.work, chosen.gpu)
 
 
 def _plan(chosen: argparse.Namespace, places: Places) -> int:
@@ -134,7 +154,7 @@ def _evaluate(chosen: argparse.Namespace, places: Places) -> int:
         raise FieldError("command line", "run", chosen.run, "no finished run of that name", f"There are: {names}.")
     run = known[chosen.run]
     with progress.shown(out, progress.style_for(out, as_json=chosen.json), run.spec.name) as watch:
-        again, before = evaluate_again(run, places, watch)
+        again, before = evaluate_again(run, places, watch, _executor(run.spec.tier, chosen, places))
     same = {name: again.get(name) == value for name, value in before.items()}
     if chosen.json:
         print(json.dumps({"metrics": again, "recorded": before, "equal": all(same.values())}))
@@ -175,7 +195,7 @@ def _do(specs: Sequence[Any], chosen: argparse.Namespace, places: Places, *, whe
             if when == "always":
                 run.forget(spec, places)
             with progress.shown(out, style, spec.name) as watch:
-                record = run.execute(spec, places, watch)
+                record = run.execute(spec, places, watch, _executor(spec.tier, chosen, places))
             if record.failure is not None:
                 folder = run.local_run(spec, places).folder
                 err.print(Text(f"{spec.name} failed: {record.failure.kind}: {record.failure.message}", style="red"))

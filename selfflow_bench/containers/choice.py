@@ -1,0 +1,94 @@
+"""Where a tier's runs are done. The rule is a pure function; the facts about this machine are asked for only if needed.
+
+smoke and micro run on the host unless a container is asked for. The reference tier is comparable only where everything
+is pinned: it needs a container and a GPU, and is refused otherwise, with all that is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from selfflow_bench.containers.engine import EngineGoneError, connected
+from selfflow_bench.containers.executor import DockerExecutor
+from selfflow_bench.containers.gpus import host_gpus
+from selfflow_bench.containers.images import Target, pinned, project
+from selfflow_bench.errors import FieldError, SuiteError
+from selfflow_bench.execution import Executor, HostExecutor
+
+Wanted = Literal["auto", "host", "docker"]
+WANTED: tuple[Wanted, ...] = ("auto", "host", "docker")
+NVIDIA_RUNTIME = "nvidia"
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What the rule asks about a machine. `engine` is None where one answers, else why not."""
+
+    engine: str | None
+    runtimes: Sequence[str]
+    gpus: Sequence[str]
+
+
+def place(tier: str, wanted: Wanted, facts: MachineFacts | None = None) -> Literal["host", "cpu", "cuda"]:
+    """The host, or a container of the image "cpu" or "cuda".
+
+    Args:
+        tier: of the run.
+        wanted: what the user said.
+        facts: about this machine; needed for the reference tier.
+
+    Raises:
+        SuiteError: the reference tier, and something that it needs is missing; the message lists all of it.
+    """
+    if tier != "reference":
+        return "cpu" if wanted == "docker" else "host"
+    assert facts is not None
+    missing = []
+    if wanted == "host":
+        missing.append("a container (leave --executor out, or give docker)")
+    if facts.engine is not None:
+        missing.append(f"a container engine ({facts.engine})")
+    elif NVIDIA_RUNTIME not in facts.runtimes:
+        missing.append("the engine's NVIDIA runtime (install nvidia-container-toolkit)")
+    if not facts.gpus:
+        missing.append("an NVIDIA GPU that the driver sees (nvidia-smi)")
+    if missing:
+        raise SuiteError(f"the reference tier needs {'; '.join(missing)}. See: selfflow-bench doctor")
+    return "cuda"
+
+
+def executor_for(tier: str, wanted: Wanted, work: Path, gpu: str | None = None) -> Executor:
+    """The executor for a tier's runs on this machine. Raises SuiteError with what is missing."""
+    chosen = place(tier, wanted, machine_facts() if tier == "reference" else None)
+    if chosen == "host":
+        if gpu is not None:
+            raise FieldError("command line", "--gpu", gpu, "is for containers", "Give --executor docker, or leave it.")
+        return HostExecutor()
+    return docker_executor(chosen, work, gpu)
+
+
+def docker_executor(target: Target, work: Path, gpu: str | None = None) -> DockerExecutor:
+    """Containers of this machine's build of a target; with "cuda", one GPU: the named one or the first."""
+    if target == "cpu":
+        if gpu is not None:
+            raise FieldError("command line", "--gpu", gpu, "this tier runs on the CPU", "Leave it out.")
+        return DockerExecutor(pinned(project(), work, target))
+    uuids = [found.uuid for found in host_gpus()]
+    if gpu is not None and gpu not in uuids:
+        raise FieldError(
+            "command line", "--gpu", gpu, "no GPU of that UUID", f"There are: {', '.join(uuids) or 'none'}."
+        )
+    return DockerExecutor(pinned(project(), work, target), gpus=(gpu or uuids[0],))
+
+
+def machine_facts() -> MachineFacts:
+    """Ask the engine and the driver of this machine."""
+    uuids = [found.uuid for found in host_gpus()]
+    try:
+        with connected() as client:
+            return MachineFacts(None, sorted(client.info().get("Runtimes") or {}), uuids)
+    except EngineGoneError as error:
+        return MachineFacts(str(error), (), uuids)

@@ -1,0 +1,160 @@
+"""A container's life: found or made, started, watched to its end, stopped, removed. Each call has a deadline.
+
+Knows nothing of runs and results: it is given the SDK's arguments and labels, and a callback for each look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
+
+from selfflow_bench.containers.engine import RETURN_SECONDS, EngineGoneError, connect, is_gone
+from selfflow_bench.errors import InfrastructureError, SuiteError
+from selfflow_bench.failures import Trouble
+
+POLL_SECONDS = 0.5
+_KILL_SECONDS = 20.0
+
+
+class ImageMissingError(InfrastructureError):
+    """The engine does not have the image."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a container ended.
+
+    Args:
+        attributes: the engine's last inspection of it.
+        trouble: what was seen from outside (a hang, the engine away), or None.
+        was_removed: somebody removed it while it ran.
+    """
+
+    attributes: Mapping[str, Any]
+    trouble: Trouble | None = None
+    was_removed: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """Of its first process."""
+        return int(self.attributes["State"]["ExitCode"])
+
+
+def find(client: docker.DockerClient, wanted: Mapping[str, str]) -> list[Container]:
+    """Our containers with these labels, running or not."""
+    labels = [f"{name}={value}" for name, value in wanted.items()]
+    found: list[Container] = client.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
+    return found
+
+
+def start(client: docker.DockerClient, settings: Mapping[str, Any]) -> Container:
+    """Create and start a container, after checking that it is of the image that was asked for.
+
+    Raises:
+        ImageMissingError: the engine has no such image; none is ever pulled here.
+        SuiteError: the engine made it from another image.
+        InfrastructureError: the engine refuses to start it, with its reason.
+    """
+    try:
+        container: Container = client.containers.create(**settings)
+    except ImageNotFound as error:
+        raise ImageMissingError(f"image {settings['image']}: the engine does not have it. {_BUILD}") from error
+    except APIError as error:
+        raise InfrastructureError(f"the engine refuses the container: {_explained(error)}") from error
+    try:
+        if container.attrs["Image"] != settings["image"]:
+            raise SuiteError(f"the engine made a container of {container.attrs['Image']}, not of {settings['image']}")
+        container.start()
+    except BaseException as error:
+        with contextlib.suppress(DockerException):
+            container.remove(force=True)
+        if isinstance(error, APIError):
+            raise InfrastructureError(f"the engine cannot start the container: {_explained(error)}") from error
+        raise
+    return container
+
+
+def watch(container: Container, look: Callable[[], Trouble | None]) -> End:
+    """Wait for a container's end. An engine that goes away is waited for; what it says then counts.
+
+    Args:
+        container: started.
+        look: called about twice a second; trouble that it sees (a hang) ends the wait.
+    """
+    away = None
+    while True:
+        trouble = look()
+        try:
+            container.reload()
+        except NotFound:
+            return End(container.attrs, away, was_removed=away is None)
+        except Exception as error:
+            if not is_gone(error):
+                raise
+            away = Trouble("engine gone", "the engine went away while the run was going")
+            if not _comes_back():
+                return End(container.attrs, away)
+            continue
+        if trouble is not None or container.status in ("exited", "dead"):
+            look()
+            return End(container.attrs, trouble or away)
+        time.sleep(POLL_SECONDS)
+
+
+def stop(container: Container, grace_seconds: float) -> None:
+    """SIGTERM, a grace in which the worker writes its checkpoint, SIGKILL, and removal whatever happens.
+
+    A second Ctrl-C shortens the grace. Returns silently where the container is gone already.
+    """
+    with contextlib.suppress(NotFound):
+        try:
+            container.reload()
+            if container.status == "paused":
+                container.unpause()
+            if container.status in ("running", "paused"):
+                container.kill("SIGTERM")
+                _wait(container, grace_seconds)
+            container.reload()
+            if container.status == "running":
+                container.kill("SIGKILL")
+                _wait(container, _KILL_SECONDS)
+        except APIError as error:
+            if error.status_code != 409:  # it ended by itself between two calls
+                raise
+        finally:
+            container.remove(force=True)
+
+
+def _wait(container: Container, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(KeyboardInterrupt):
+        while time.monotonic() < deadline:
+            container.reload()
+            if container.status in ("exited", "dead"):
+                return
+            time.sleep(0.1)
+
+
+def _comes_back() -> bool:
+    try:
+        connect(RETURN_SECONDS).close()
+    except EngineGoneError:
+        return False
+    return True
+
+
+def _explained(error: APIError) -> str:
+    text = str(error.explanation or error)
+    if "could not select device driver" in text:
+        text += ". The engine has no NVIDIA runtime: install nvidia-container-toolkit, then see selfflow-bench doctor"
+    return text
+
+
+_BUILD = "Build it: selfflow-bench images build"
