@@ -28,6 +28,8 @@ from selfflow_bench.plan import RunSpec
 SPEC, LOG, EVENTS = "spec.json", "log.txt", "events.jsonl"
 SILENCE_SECONDS = 900.0
 """A worker without an event for this long has hung (the longest silent stage takes about a minute)."""
+START_SECONDS = 300.0
+"""How long it may be silent before its first event: importing PyTorch from a cold disk takes a while."""
 STOP_SECONDS = 90.0
 """How long a worker may take to write its checkpoint when asked to stop."""
 _POLL_SECONDS = 0.2
@@ -84,19 +86,19 @@ class Vigil:
     def __init__(self, events: Path, watch: Watch, silence_seconds: float) -> None:
         self._follower = EventFollower(events, from_end=True)
         self._watch, self._silence = watch, silence_seconds
-        self._last = time.monotonic()
+        self._last, self._allowed = time.monotonic(), max(silence_seconds, START_SECONDS)
 
     def look(self) -> None:
         """Hand on what is new."""
         for event in self._follower.new():
-            self._last = time.monotonic()
+            self._last, self._allowed = time.monotonic(), self._silence
             self._watch(event)
 
     @property
     def trouble(self) -> Trouble | None:
         """A hang, once the silence has been too long."""
-        if time.monotonic() - self._last > self._silence:
-            return Trouble("hang", f"no sign of life for {self._silence:.0f} s")
+        if time.monotonic() - self._last > self._allowed:
+            return Trouble("hang", f"no sign of life for {self._allowed:.0f} s")
         return None
 
 
@@ -115,7 +117,7 @@ class HostExecutor:
         write_spec(spec, folder)
         vigil = Vigil(folder / EVENTS, watch, self.silence_seconds)
         command = [sys.executable, "-m", "selfflow_bench.worker", str(folder / SPEC), str(folder), str(cache)]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, **worker_environment(spec)}
         hang = None
         with (folder / LOG).open("ab") as log, termination_as_interrupt():
             worker = subprocess.Popen(
@@ -131,6 +133,20 @@ class HostExecutor:
                 vigil.look()
         ending = Ending(worker.returncode, trouble_of_exit(worker.returncode))
         return replace(ending, trouble=hang) if hang else ending
+
+
+def worker_environment(spec: RunSpec) -> dict[str, str]:
+    """What every worker's environment says, wherever it runs.
+
+    Libraries that count cores are told the protocol's number: the last bits of a matrix product depend on it.
+    """
+    return {
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_NUM_THREADS": str(spec.conditions.training.threads),
+    }
 
 
 def write_spec(spec: RunSpec, folder: Path) -> None:

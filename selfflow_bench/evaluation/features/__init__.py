@@ -33,3 +33,9 @@ def network(name: str, cache: Path, where: str | Path = "protocol") -> FeatureNe
             where, "network", name, "there is no such feature network", f"Use one of: {', '.join(names())}."
         )
     return _NETWORKS[name](cache)
+
+
+def check_weights() -> None:
+    """Compare every network's weights with their sha256. Raises DamagedFileError for the first that differ."""
+    for module in (efficientnet_lite0, aisfx_embedding):
+        module.checked_weights()

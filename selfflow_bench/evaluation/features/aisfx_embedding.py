@@ -43,7 +43,7 @@ class AisfxEmbedding:
     weights_sha256 = WEIGHTS_SHA256
 
     def __init__(self, cache: Path, weights: Path | None = None) -> None:
-        content = read_weights(weights or packaged_weights(), WEIGHTS_SHA256, "aisfx")
+        content = checked_weights(weights)
         self._graph = OnnxGraph(
             cache, f"{NAME} {WEIGHTS_SHA256}", lambda: load_embedding(content), torch.zeros(_FRAMES, _MELS)
         )
@@ -104,6 +104,11 @@ def _mel_filters() -> Tensor:
     filters = mel_filter_bank(_WINDOW // 2 + 1, _MELS, 0.0, _NETWORK_RATE / 2, _NETWORK_RATE, mel_scale="htk")
     sums = filters.sum(axis=0, keepdims=True)
     return torch.from_numpy(filters / np.where(sums == 0, 1, sums))
+
+
+def checked_weights(path: Path | None = None) -> bytes:
+    """The weights file, the package's if not given. Raises DamagedFileError where it is not the published one."""
+    return read_weights(path or packaged_weights(), WEIGHTS_SHA256, "aisfx")
 
 
 def packaged_weights() -> Path:
