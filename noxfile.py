@@ -25,8 +25,8 @@ def install(session: nox.Session) -> None:
         stamp.write_text(wanted, encoding="utf-8")
 
 
-# Ctrl-C must leave a run the time to write its checkpoint.
-INTERRUPT_SECONDS, TERMINATE_SECONDS = 120.0, 30.0
+# Ctrl-C must leave a run the time to write its checkpoint, and its container to be removed.
+INTERRUPT_SECONDS, TERMINATE_SECONDS = 180.0, 60.0
 
 
 @nox.session
@@ -70,6 +70,13 @@ def types(session: nox.Session) -> None:
     """mypy, strict."""
     install(session)
     session.run("mypy")
+
+
+@nox.session(default=False)
+def images(session: nox.Session) -> None:
+    """The images that runs are made in: ``nox -s images -- build|verify [cpu|cuda]``."""
+    install(session)
+    session.run("selfflow-bench", "images", *(session.posargs or ["verify"]))
 
 
 @nox.session(default=False)
