@@ -10,6 +10,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 
 LOCK = "requirements.lock"
+YAML_STYLE = "{extends: default, rules: {line-length: {max: 120}, document-start: disable}}"
 
 
 def install(session: nox.Session) -> None:
@@ -60,6 +61,9 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
+    session.run("hadolint", "docker/Dockerfile")
+    session.run("yamllint", "--strict", "--config-data", YAML_STYLE, "ci")
+    session.run("selfflow-bench", "images", "lock", "--check")
     session.run("selfflow-bench", "lock", "--check")
     session.run("selfflow-bench", "leaderboard", "--check")
     session.run("selfflow-bench", "verify")

@@ -9,6 +9,7 @@ from pathlib import Path
 from selfflow_bench.errors import FieldError
 from selfflow_bench.evaluation.features import aisfx_embedding, efficientnet_lite0, frame_statistics
 from selfflow_bench.evaluation.features.base import FeatureNetwork
+from selfflow_bench.networks.efficientnet_lite0 import checked_weights
 
 _NETWORKS: dict[str, Callable[[Path], FeatureNetwork]] = {
     efficientnet_lite0.NAME: efficientnet_lite0.EfficientNetLite0,
@@ -37,5 +38,5 @@ def network(name: str, cache: Path, where: str | Path = "protocol") -> FeatureNe
 
 def check_weights() -> None:
     """Compare every network's weights with their sha256. Raises DamagedFileError for the first that differ."""
-    for module in (efficientnet_lite0, aisfx_embedding):
-        module.checked_weights()
+    checked_weights()
+    aisfx_embedding.checked_weights()
