@@ -15,13 +15,12 @@ from selfflow_bench.plan import RunSpec
 from selfflow_bench.recipe import read_lock
 from selfflow_bench.results import leaderboard_files, plots
 from selfflow_bench.results.comparison import compare
-from selfflow_bench.results.media import write_media
+from selfflow_bench.results.media import FIGURES, write_media
 from selfflow_bench.results.record import Record
 from selfflow_bench.results.record_files import RECORDS, record_path
 from selfflow_bench.results.summary import print_summary
 from selfflow_bench.run import local_run
 
-FIGURES = "figures"
 SHEET_SAMPLES = 24
 
 

@@ -11,24 +11,14 @@ from selfflow_bench.places import Places
 from selfflow_bench.published import recipe_cost
 from selfflow_bench.recipe import load_recipe
 from selfflow_bench.registry import names
-from selfflow_bench.results.cost_table import COLUMNS, FILE, cells, markdown, write, write_one
+from selfflow_bench.results.cost_table import COLUMNS, cells, markdown, read, write, write_one
 
 COUNTED_AGAIN = ("auraflow", "ltxvideo", "wan")
 """Counting all takes minutes; these are quick and differ in kind."""
 
 
-def lines(project: Places) -> dict[str, dict[str, str]]:
-    """The table's cells by family and column."""
-    found = {}
-    for line in (project.results / FILE).read_text(encoding="utf-8").splitlines():
-        if line.startswith("| ") and not line.startswith("| family"):
-            values = [cell.strip() for cell in line.strip("|").split("|")]
-            found[values[0]] = dict(zip((name for name, _ in COLUMNS), values, strict=True))
-    return found
-
-
 def test_the_table_has_every_family_at_its_floor(project: Places) -> None:
-    table = lines(project)
+    table = read(project.results)
     assert set(table) == set(names("families"))
     for family, row in table.items():
         _, recipe = load_recipe(project.recipes, family)
@@ -41,7 +31,7 @@ def test_the_table_has_every_family_at_its_floor(project: Places) -> None:
 
 @pytest.mark.parametrize("family", COUNTED_AGAIN)
 def test_counting_again_gives_the_table(family: str, project: Places) -> None:
-    assert list(lines(project)[family].values()) == cells(recipe_cost(project, family))
+    assert list(read(project.results)[family].values()) == cells(recipe_cost(project, family))
 
 
 def test_one_line_is_written_in_its_place_and_no_other(tmp_path: Path) -> None:

@@ -48,6 +48,19 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return [_text(name, row[name]) for name, _ in COLUMNS]
 
 
+def read(root: Path) -> dict[str, dict[str, str]]:
+    """The written table: cells by family and column; empty where there is none.
+
+    Counting takes minutes and torch, so that who only shows the numbers takes them from here.
+    """
+    path = root / FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    head = _line([title for _, title in COLUMNS])
+    rows = lines[lines.index(head) + 2 :] if head in lines else []
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
+    return {row[0]: dict(zip((name for name, _ in COLUMNS), row, strict=True)) for row in found}
+
+
 def write(root: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write the table under the results folder."""
     path = root / FILE
@@ -58,10 +71,7 @@ def write(root: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 def write_one(root: Path, row: Mapping[str, Any]) -> Path:
     """Write one family's line into the table, in its alphabetical place; the others stay as they were counted."""
     path = root / FILE
-    lines = {}
-    if path.exists():
-        _, _, table = path.read_text(encoding="utf-8").partition("---:|\n")
-        lines = {line.split("|")[1].strip(): line for line in table.splitlines()}
+    lines = {family: _line(list(known.values())) for family, known in read(root).items()}
     lines[row["family"]] = _line(cells(row))
     replace_text(path, _text_of([lines[family] for family in sorted(lines)]))
     return path

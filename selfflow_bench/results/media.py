@@ -20,6 +20,8 @@ from selfflow_bench.errors import FieldError
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
 
+FIGURES = "figures"
+"""The folder of media and curves in a results folder; in it one a recipe and tier."""
 _ZOOM, _MARGIN, _TEXT, _LINES = 3, 8, 10, 2
 _INK = "#222222"
 _PAUSE_S = 0.15

@@ -4,19 +4,24 @@ Knows records, nothing of how they came about. Every arm has a colour and a line
 colours, which colour-blind readers can tell apart, less the ones too pale on white).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from selfflow_bench.atomic_files import replace_file
 from selfflow_bench.results.comparison import BASELINE
+from selfflow_bench.results.curve_points import (
+    Points,
+    by_sigma,
+    column,
+    mean_points,
+    over_baseline,
+    validation_losses,
+)
 from selfflow_bench.results.record import Record
 
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#7A5195")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1)), (0, (1, 1)))
-_Points = list[tuple[float, float]]
 
 
 def curves(records: Sequence[Record], path: Path) -> None:
@@ -32,16 +37,16 @@ def curves(records: Sequence[Record], path: Path) -> None:
     figure = Figure(figsize=(13.5, 7.8), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
-    panels: list[tuple[str, str, Callable[[Record], _Points]]] = [
-        ("training loss (generative part)", "samples", lambda r: _column(r, "loss_generative", "loss")),
-        ("validation loss (EMA weights)", "samples", lambda r: [(v.samples, v.loss) for v in r.validations]),
-        ("validation loss by noise level, at the end", "σ (0 = clean, 1 = noise)", _by_sigma),
-        ("alignment loss", "samples", lambda r: _column(r, "loss_alignment")),
-        ("alignment score (cosine of student and teacher)", "samples", lambda r: _column(r, "alignment_score")),
+    panels: list[tuple[str, str, Callable[[Record], Points]]] = [
+        ("training loss (generative part)", "samples", lambda r: column(r, "loss_generative", "loss")),
+        ("validation loss (EMA weights)", "samples", validation_losses),
+        ("validation loss by noise level, at the end", "σ (0 = clean, 1 = noise)", by_sigma),
+        ("alignment loss", "samples", lambda r: column(r, "loss_alignment")),
+        ("alignment score (cosine of student and teacher)", "samples", lambda r: column(r, "alignment_score")),
         (
             "validation loss by noise level, against vanilla (%)",
             "σ (0 = clean, 1 = noise)",
-            lambda r: _relative(r, arms.get(BASELINE, [])),
+            lambda r: over_baseline(r, arms.get(BASELINE, []), by_sigma),
         ),
     ]
     for axis, (title, horizontal, points) in zip(axes.flat, panels, strict=True):
@@ -52,7 +57,7 @@ def curves(records: Sequence[Record], path: Path) -> None:
     replace_file(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
 
 
-def _panel(axis: Any, title: str, horizontal: str, arms: dict[str, list[_Points]], labels: Sequence[str]) -> None:
+def _panel(axis: Any, title: str, horizontal: str, arms: dict[str, list[Points]], labels: Sequence[str]) -> None:
     axis.set_title(title, fontsize=11)
     axis.set_xlabel(horizontal)
     axis.grid(color="#DDDDDD", linewidth=0.6)
@@ -65,7 +70,7 @@ def _panel(axis: Any, title: str, horizontal: str, arms: dict[str, list[_Points]
         for points in seeds if len(seeds) > 1 else []:
             axis.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, alpha=0.45)
         if seeds:
-            mean = _mean(seeds)
+            mean = mean_points(seeds)
             few = {"marker": "o", "markersize": 3.5} if len(mean) <= 12 else {}
             axis.plot(*zip(*mean, strict=True), color=colour, linestyle=line, linewidth=2, label=label, **few)
             drawn = True
@@ -75,37 +80,3 @@ def _panel(axis: Any, title: str, horizontal: str, arms: dict[str, list[_Points]
         axis.text(
             0.5, 0.5, "no method here has it", ha="center", va="center", color="#555555", transform=axis.transAxes
         )
-
-
-def _column(record: Record, *names: str) -> _Points:
-    """The first of the columns that a curve has, against samples; gaps left out."""
-    for name in names:
-        found = [(row["samples"], row[name]) for row in record.curve if row.get(name) is not None]
-        if found:
-            return [(float(x), float(y)) for x, y in found if x is not None and y is not None]
-    return []
-
-
-def _by_sigma(record: Record) -> _Points:
-    if not record.validations:
-        return []
-    losses = record.validations[-1].per_timestep
-    return [((index + 0.5) / len(losses), loss) for index, loss in enumerate(losses)]
-
-
-def _relative(record: Record, base: Sequence[Record]) -> _Points:
-    """A record's losses by sigma over vanilla's of the same seed, in percent."""
-    same = [other for other in base if other.seed.index == record.seed.index and _by_sigma(other)]
-    if not same:
-        return []
-    pairs = zip(_by_sigma(record), _by_sigma(same[0]), strict=False)
-    return [
-        (sigma, 100 * (own / other - 1)) for (sigma, own), (_, other) in pairs if other and math.isfinite(own / other)
-    ]
-
-
-def _mean(seeds: Sequence[_Points]) -> _Points:
-    """The mean at each place that all seeds reached."""
-    shared = set.intersection(*({x for x, _ in points} for points in seeds))
-    values = [dict(points) for points in seeds]
-    return [(x, fmean(points[x] for points in values)) for x in sorted(shared)] or list(seeds[0])
