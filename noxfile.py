@@ -66,6 +66,7 @@ def lint(session: nox.Session) -> None:
     session.run("selfflow-bench", "images", "lock", "--check")
     session.run("selfflow-bench", "lock", "--check")
     session.run("selfflow-bench", "leaderboard", "--check")
+    session.run("selfflow-bench", "report", "--check")
     session.run("selfflow-bench", "verify")
 
 

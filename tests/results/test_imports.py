@@ -6,9 +6,9 @@ import sys
 CODE = """
 import importlib, pkgutil, sys
 import selfflow_bench.results as package
-for module in pkgutil.iter_modules(package.__path__):
-    importlib.import_module(f"selfflow_bench.results.{module.name}")
-print(*sorted({"torch", "matplotlib", "PIL", "transformers", "soundfile"} & set(sys.modules)))
+for module in pkgutil.walk_packages(package.__path__, "selfflow_bench.results."):
+    importlib.import_module(module.name)
+print(*sorted({"torch", "matplotlib", "PIL", "transformers", "soundfile", "huggingface_hub"} & set(sys.modules)))
 """
 
 

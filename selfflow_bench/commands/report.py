@@ -1,0 +1,54 @@
+"""The command that shows the results to others: report. It needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from selfflow_bench.commands.parser import Commands, err, out
+from selfflow_bench.errors import EXIT_INFRASTRUCTURE
+from selfflow_bench.places import Places
+from selfflow_bench.recipe import load_protocol, load_recipe, recipe_names
+from selfflow_bench.results.report.overview import RecipeFacts
+
+
+def add_to(commands: Commands) -> None:
+    """Add report."""
+    report = commands.add("report", _report, "write the report, one page of HTML, from the records")
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: results/report.html")
+    report.add_argument("--check", action="store_true", help="change nothing; fail where it is not up to date")
+
+
+def _report(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.results.report import files
+
+    path = chosen.output or places.results / files.FILE
+    facts = _facts(places)
+    if chosen.check:
+        drift = files.check(places.results, places.recipes, facts, path)
+        for line in drift:
+            print(line)
+        if drift:
+            err.print("The report is not what its records say. Write it:  selfflow-bench report")
+            return EXIT_INFRASTRUCTURE
+        out.print("The report is up to date.")
+        return 0
+    files.write(places.results, places.recipes, facts, path)
+    size = path.stat().st_size
+    if chosen.json:
+        print(json.dumps({"report": str(path), "bytes": size}))
+    else:
+        out.print(f"{path}: {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _facts(places: Places) -> list[RecipeFacts]:
+    found = []
+    for name in recipe_names(places.recipes):
+        where, recipe = load_recipe(places.recipes, name)
+        _, protocol = load_protocol(places.recipes, next(iter(recipe.tiers.values())).protocol)
+        path = where.path.relative_to(places.recipes).as_posix()
+        tiers = tuple(recipe.tiers)
+        found.append(RecipeFacts(name, str(where), protocol.modality, recipe.summary, path, tiers))
+    return found

@@ -1,0 +1,79 @@
+"""The whole page as plain data: a pure function of the results folder and the recipes' facts. No clock, no HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfflow_bench.results import cost_table
+from selfflow_bench.results.claims import PublishedTable, read_claims
+from selfflow_bench.results.leaderboard import Board, build
+from selfflow_bench.results.record_files import read_all
+from selfflow_bench.results.report.overview import Overview, RecipeFacts, overview
+from selfflow_bench.results.report.sections import Section, section, styles
+
+MODALITIES = {"image": "Pictures", "video": "Video", "audio": "Sound", "other": "Other recipes"}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The recipes of one modality."""
+
+    modality: str
+    title: str
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything the page shows. `styles` are the methods' colours; `measured_by_method` their families."""
+
+    board: Board
+    overview: Overview
+    chapters: tuple[Chapter, ...]
+    recipes: tuple[RecipeFacts, ...]
+    costs: dict[str, dict[str, str]]
+    claims: tuple[PublishedTable, ...]
+    styles: dict[str, int]
+    records: int
+    measured_by_method: dict[str, tuple[str, ...]]
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the recipes with a section."""
+        names = {s.table.recipe.partition("@")[0] for chapter in self.chapters for s in chapter.sections}
+        return tuple(sorted(names))
+
+
+def content(results: Path, recipes: Sequence[RecipeFacts]) -> Content:
+    """Read the results folder and put everything in its place. Raises what reading it raises."""
+    reading = read_all(results)
+    board = build(reading)
+    costs = cost_table.read(results)
+    facts = {one.name: one for one in recipes}
+    colours = styles(reading.records)
+    sections = []
+    for table in board.tables:
+        name = table.recipe.partition("@")[0]
+        sections.append(section(table, reading.records, results, facts.get(name), costs.get(name), colours))
+    chapters = []
+    for modality, title in MODALITIES.items():
+        own = tuple(s for s in sections if (s.facts.modality if s.facts else "other") == modality)
+        if own:
+            chapters.append(Chapter(modality, title, own))
+    by_method: dict[str, list[str]] = {}
+    for table in board.tables:
+        for arm in table.arms:
+            by_method.setdefault(arm.label, []).append(table.recipe.partition("@")[0])
+    return Content(
+        board=board,
+        overview=overview(board.tables, recipes),
+        chapters=tuple(chapters),
+        recipes=tuple(recipes),
+        costs=costs,
+        claims=read_claims(results, {record.run_id for record in reading.records}).tables,
+        styles=colours,
+        records=len(reading.records),
+        measured_by_method={label: tuple(dict.fromkeys(names)) for label, names in sorted(by_method.items())},
+    )
