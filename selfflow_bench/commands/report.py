@@ -1,4 +1,4 @@
-"""The command that shows the results to others: report. It needs no torch."""
+"""The commands that show the results to others: report, export. They need no torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import json
 from pathlib import Path
 
 from selfflow_bench.commands.parser import Commands, err, out
-from selfflow_bench.errors import EXIT_INFRASTRUCTURE
+from selfflow_bench.errors import EXIT_INFRASTRUCTURE, FieldError
 from selfflow_bench.places import Places
 from selfflow_bench.recipe import load_protocol, load_recipe, recipe_names
 from selfflow_bench.results.report.overview import RecipeFacts
 
 
 def add_to(commands: Commands) -> None:
-    """Add report."""
+    """Add report and export."""
     report = commands.add("report", _report, "write the report, one page of HTML, from the records")
     report.add_argument("--output", type=Path, metavar="FILE", help="default: results/report.html")
     report.add_argument("--check", action="store_true", help="change nothing; fail where it is not up to date")
+    export = commands.add("export", _export, "a record as metadata of the Hugging Face Hub, on standard output")
+    export.add_argument("run", help="a run id, the name of its record without .json")
+    export.add_argument("--format", choices=("eval-results", "model-index"), default="model-index")
+    export.add_argument("--dataset", metavar="OWNER/NAME", help="the benchmark's data set on the Hub")
+    export.add_argument("--source-url", metavar="URL", help="where the record can be read")
 
 
 def _report(chosen: argparse.Namespace, places: Places) -> int:
@@ -40,6 +45,26 @@ def _report(chosen: argparse.Namespace, places: Places) -> int:
         print(json.dumps({"report": str(path), "bytes": size}))
     else:
         out.print(f"{path}: {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _export(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.results.export import Published, eval_results, model_index
+    from selfflow_bench.results.record_files import read_all
+
+    reading = read_all(places.results)
+    record = next((one for one in reading.records if one.run_id == chosen.run), None)
+    if record is None:
+        reason = reading.invalidated.get(chosen.run)
+        problem = "no such record" if reason is None else f"the record is invalidated: {reason}"
+        raise FieldError(places.results, "run", chosen.run, problem, "Give the run id of a sound record.")
+    published = Published(chosen.dataset, chosen.source_url)
+    if chosen.format == "eval-results":
+        text = eval_results(record, published)
+    else:
+        _, protocol = load_protocol(places.recipes, f"{record.protocol.name}@{record.protocol.version}")
+        text = model_index(record, protocol.modality, published)
+    print(json.dumps({"format": chosen.format, "text": text}) if chosen.json else text.rstrip("\n"))
     return 0
 
 

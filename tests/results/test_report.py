@@ -11,7 +11,7 @@ import pytest
 from record_factory import record
 from report_factory import FACTS, make_results
 
-from selfflow_bench.errors import EXIT_INFRASTRUCTURE, DamagedFileError
+from selfflow_bench.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, DamagedFileError
 from selfflow_bench.results.comparison import compare
 from selfflow_bench.results.curve_points import flops_at, seconds_at
 from selfflow_bench.results.record import Record
@@ -88,7 +88,7 @@ def test_checking_draws_nothing(results: Path) -> None:
     assert done.stdout.strip() == ""
 
 
-def test_the_command_writes_and_checks(results: Path) -> None:
+def test_the_command_writes_checks_and_exports(results: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "selfflow_bench", "--results", str(results), *arguments]
         return subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
@@ -98,6 +98,12 @@ def test_the_command_writes_and_checks(results: Path) -> None:
     assert "selfflow-bench report" in stale.stderr
     assert run("report").returncode == 0
     assert run("report", "--check").stdout == "The report is up to date.\n"
+    exported = run("export", "sana-micro-self_flow-s1")
+    assert exported.returncode == 0, exported.stderr
+    assert "name: sana-micro-self_flow-s1" in exported.stdout
+    wrong = run("export", "sana-wrong")
+    assert wrong.returncode == EXIT_USAGE
+    assert "the record is invalidated: its data was another" in wrong.stderr.replace("\n", " ")
 
 
 def test_another_place_gets_links_that_lead_there(results: Path, tmp_path: Path) -> None:
