@@ -130,6 +130,7 @@ def test_what_does_not_count_is_shown_and_text_from_records_is_escaped(written: 
     assert "<b>" not in text
     assert "Not yet run:</strong> flux." in text
     assert "sampling failed" in text, "a missing metric says why"
+    assert "</strong> in self_flow, seed 0: features collapsed: after 640 samples." in text
 
 
 def test_each_mean_leads_to_the_records_it_is_made_of(written: Path) -> None:

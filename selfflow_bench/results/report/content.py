@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfflow_bench.results import cost_table
+from selfflow_bench.results import cost_table, speed_table
 from selfflow_bench.results.claims import PublishedTable, read_claims
 from selfflow_bench.results.leaderboard import Board, build
 from selfflow_bench.results.record_files import read_all
@@ -27,13 +27,18 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything the page shows. `styles` are the methods' colours; `measured_by_method` their families."""
+    """Everything the page shows.
+
+    `timed` is the file of timed steps, if there is one; `styles` are the methods' colours; `measured_by_method` are
+    the recipes that each method was run on.
+    """
 
     board: Board
     overview: Overview
     chapters: tuple[Chapter, ...]
     recipes: tuple[RecipeFacts, ...]
     costs: dict[str, dict[str, str]]
+    timed: str | None
     claims: tuple[PublishedTable, ...]
     styles: dict[str, int]
     records: int
@@ -72,6 +77,7 @@ def content(results: Path, recipes: Sequence[RecipeFacts]) -> Content:
         chapters=tuple(chapters),
         recipes=tuple(recipes),
         costs=costs,
+        timed=speed_table.FILE if (results / speed_table.FILE).exists() else None,
         claims=read_claims(results, {record.run_id for record in reading.records}).tables,
         styles=colours,
         records=len(reading.records),

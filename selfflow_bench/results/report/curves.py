@@ -115,6 +115,7 @@ class Curves:
         panels = [
             self._panel("Effective rank", _SAMPLES, lambda r: _health(r, "effective_rank")),
             self._panel("Standard deviation", _SAMPLES, lambda r: _health(r, "standard_deviation")),
+            self._panel("Distance of the EMA weights", _SAMPLES, lambda r: _health(r, "ema_distance")),
             self._panel("Gradient norm", _SAMPLES, lambda r: column(r, "grad_norm")),
         ]
         blocks = sorted({row.health.block for r in self._records() for row in r.validations if row.health})
@@ -239,7 +240,8 @@ def _ends(name: str) -> Callable[[Record], Points]:
 
 
 def _health(record: Record, name: str) -> Points:
-    return [(float(row.samples), getattr(row.health, name)) for row in record.validations if row.health]
+    found = [(float(row.samples), getattr(row.health, name)) for row in record.validations if row.health]
+    return [(samples, value) for samples, value in found if value is not None]
 
 
 def _in_words(title: str, lines: Sequence[Line]) -> str:
