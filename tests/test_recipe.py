@@ -49,10 +49,10 @@ def test_locked_digests_have_not_moved(project: Places) -> None:
             "[tiers.smoke]\n",
             "[tiers.smoke]\nspeed = 1\n",
             "tiers.smoke.speed",
-            "Allowed: codec, methods",
+            "Allowed: codec, encoder, methods",
         ),
         ("sana/v1.toml", "[tiers.smoke]", "[tiers.huge]", "tiers.huge", "'smoke' or 'micro'"),
-        ("sana/v1.toml", "[methods.vanilla]", "[methods.repa]", "methods", "unknown method"),
+        ("sana/v1.toml", "[methods.vanilla]", "[methods.repo]", "methods", "unknown method"),
         (
             "sana/v1.toml",
             "mask_ratio = 0.25",
@@ -124,7 +124,7 @@ def test_an_unknown_recipe_says_which_there_are(project: Places) -> None:
         make_plan(project, "sana@9", tier="smoke")
     with pytest.raises(FieldError, match="not a number"):
         make_plan(project, "sana@new", tier="smoke")
-    with pytest.raises(FieldError, match=re.escape("It has: vanilla, self_flow, self_flow.paper")):
+    with pytest.raises(FieldError, match=re.escape("It has: vanilla, irepa, layersync, repa, repa.paper, self_flow")):
         make_plan(project, "sana", tier="smoke", labels=["self_flow.nope"])
 
 
