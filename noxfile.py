@@ -85,6 +85,13 @@ def images(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def check(session: nox.Session) -> None:
+    """The regression gate: ``nox -s check [-- --bands]``. nox makes every failure 1; the command itself says which."""
+    install(session)
+    session.run("selfflow-bench", "check", *session.posargs)
+
+
+@nox.session(default=False)
 def speed(session: nox.Session) -> None:
     """The cost of a Self-Flow step, counted and timed, into results/speed.md; ``-- sana`` for one family alone."""
     install(session)

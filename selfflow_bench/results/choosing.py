@@ -34,7 +34,7 @@ def matchups(first: str, second: str, root: Path, tier: str) -> list[Matchup]:
     """
     folders = [Path(word) for word in (first, second)]
     if all(folder.is_dir() for folder in folders):
-        return _checkouts(*(_results(folder) for folder in folders), tier)
+        return _checkouts(_results(folders[0]), _results(folders[1]), tier)
     if all(":" in word for word in (first, second)):
         return [Matchup(_method(first, root, tier), _method(second, root, tier), METHOD)]
     if all("@" in word and ":" not in word for word in (first, second)):
