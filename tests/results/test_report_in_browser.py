@@ -116,7 +116,7 @@ def test_pictures_are_drawn_clips_move_and_notes_can_be_heard(visit: Visit, made
     widths = page.eval_on_selector_all(
         "img", "(all) => Promise.all(all.map((one) => one.decode().then(() => one.naturalWidth)))"
     )
-    assert len(widths) == 8
+    assert len(widths) == 10
     assert min(widths) > 100
     lengths = page.eval_on_selector_all(
         "audio",
@@ -125,7 +125,7 @@ def test_pictures_are_drawn_clips_move_and_notes_can_be_heard(visit: Visit, made
              one.onerror = () => failed(one.error.message);
              one.load() })))""",
     )
-    assert lengths == [pytest.approx(6 * 1.15, abs=0.3)] * 2
+    assert lengths == [pytest.approx(6 * 1.15, abs=0.3)] * 4
     moving = page.evaluate(
         """async () => { const one = [...document.images].find((image) => image.alt.endsWith('moving'));
              const decoder = new ImageDecoder({ data: await (await fetch(one.src)).arrayBuffer(), type: 'image/webp' });
