@@ -150,6 +150,13 @@ def test_nothing_measured_is_a_page_too(tmp_path: Path) -> None:
     assert "The ledger is empty." in text
 
 
+def test_a_claim_stands_beside_what_was_measured_of_its_method(written: Path) -> None:
+    text = (written / "report.html").read_text(encoding="utf-8")
+    row = text[text.index('id="claims"') :]
+    assert "<strong>not run</strong>: needs a GPU" in row
+    assert re.search(r'<a href="#glance">self_flow</a> in 3 small families; KID: .*not measured 1', row)
+
+
 def test_a_damaged_ledger_is_named(results: Path) -> None:
     ledger = results / "claims.toml"
     ledger.write_text(ledger.read_text(encoding="utf-8").replace("steps_k", "steps"), encoding="utf-8")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfflow_bench.results import cost_table, speed_table
 from selfflow_bench.results.claims import PublishedTable, read_claims
+from selfflow_bench.results.comparison import Comparison
 from selfflow_bench.results.leaderboard import Board, build
 from selfflow_bench.results.record_files import read_all
 from selfflow_bench.results.report.overview import Overview, RecipeFacts, overview
@@ -29,8 +31,8 @@ class Chapter:
 class Content:
     """Everything the page shows.
 
-    `timed` is the file of timed steps, if there is one; `styles` are the methods' colours; `measured_by_method` are
-    the recipes that each method was run on.
+    `timed` is the file of timed steps, if there is one; `styles` are the methods' colours; `measured_by_method` says
+    where each method was run and with which verdicts on KID.
     """
 
     board: Board
@@ -42,7 +44,7 @@ class Content:
     claims: tuple[PublishedTable, ...]
     styles: dict[str, int]
     records: int
-    measured_by_method: dict[str, tuple[str, ...]]
+    measured_by_method: dict[str, str]
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -67,10 +69,6 @@ def content(results: Path, recipes: Sequence[RecipeFacts]) -> Content:
         own = tuple(s for s in sections if (s.facts.modality if s.facts else "other") == modality)
         if own:
             chapters.append(Chapter(modality, title, own))
-    by_method: dict[str, list[str]] = {}
-    for table in board.tables:
-        for arm in table.arms:
-            by_method.setdefault(arm.label, []).append(table.recipe.partition("@")[0])
     return Content(
         board=board,
         overview=overview(board.tables, recipes),
@@ -81,5 +79,22 @@ def content(results: Path, recipes: Sequence[RecipeFacts]) -> Content:
         claims=read_claims(results, {record.run_id for record in reading.records}).tables,
         styles=colours,
         records=len(reading.records),
-        measured_by_method={label: tuple(dict.fromkeys(names)) for label, names in sorted(by_method.items())},
+        measured_by_method=_measured_by_method(board.tables),
     )
+
+
+def _measured_by_method(tables: Sequence[Comparison]) -> dict[str, str]:
+    recipes: dict[str, set[str]] = {}
+    verdicts: dict[str, Counter[str]] = {}
+    for table in tables:
+        for arm in table.arms:
+            recipes.setdefault(arm.label, set()).add(table.recipe)
+        for found in table.differences:
+            if found.metric.partition("/")[0] == "kid":
+                verdicts.setdefault(found.label, Counter())[found.paired.verdict] += 1
+    said = {}
+    for label, names in recipes.items():
+        counts = ", ".join(f"{verdict} {count}" for verdict, count in sorted(verdicts.get(label, Counter()).items()))
+        families = "family" if len(names) == 1 else "families"
+        said[label] = f"in {len(names)} small {families}" + (f"; KID: {counts}" if counts else "")
+    return said

@@ -20,6 +20,10 @@ from selfflow_bench.results.report.overview import METHOD, Forest, relative_inte
 from selfflow_bench.results.report.sections import Sheet
 from selfflow_bench.results.statistics import LEVEL, POWER
 
+# What the section is about; the others follow as the table has them.
+_COST_FIRST = {
+    name: place for place, name in enumerate(("family", "size", "ratio", "floor", "per_token_rows", "full_teacher"))
+}
 _DRAWN = re.compile(r"<!--drawn ([0-9a-f]{16}) ([0-9a-f]{16})-->(.*?)<!--/drawn-->", re.DOTALL)
 
 
@@ -90,7 +94,7 @@ def page(content: Content, links: Links, pen: Pen) -> str:
         method=METHOD,
         level=round(100 * LEVEL),
         power=round(100 * POWER),
-        cost_columns=COLUMNS,
+        cost_columns=sorted(COLUMNS, key=lambda column: _COST_FIRST.get(column[0], len(COLUMNS))),
         panel=drawn(pen.panel),
         forest=drawn(pen.forest),
         sheet=drawn(pen.sheet),
