@@ -9,7 +9,7 @@ from pathlib import Path
 from selfflow_bench.commands.parser import Commands, err, out
 from selfflow_bench.errors import EXIT_INFRASTRUCTURE, FieldError
 from selfflow_bench.places import Places
-from selfflow_bench.recipe import load_protocol, load_recipe, recipe_names
+from selfflow_bench.recipe import load_protocol, load_recipe, read_lock, recipe_names
 from selfflow_bench.results.report.overview import RecipeFacts
 
 
@@ -29,9 +29,9 @@ def _report(chosen: argparse.Namespace, places: Places) -> int:
     from selfflow_bench.results.report import files
 
     path = chosen.output or places.results / files.FILE
-    facts = _facts(places)
+    recipes = files.Recipes(places.recipes, tuple(_facts(places)), read_lock(places.recipes)["margins"])
     if chosen.check:
-        drift = files.check(places.results, places.recipes, facts, path)
+        drift = files.check(places.results, recipes, path)
         for line in drift:
             print(line)
         if drift:
@@ -39,7 +39,7 @@ def _report(chosen: argparse.Namespace, places: Places) -> int:
             return EXIT_INFRASTRUCTURE
         out.print("The report is up to date.")
         return 0
-    files.write(places.results, places.recipes, facts, path)
+    files.write(places.results, recipes, path)
     size = path.stat().st_size
     if chosen.json:
         print(json.dumps({"report": str(path), "bytes": size}))
@@ -55,8 +55,8 @@ def _export(chosen: argparse.Namespace, places: Places) -> int:
     reading = read_all(places.results)
     record = next((one for one in reading.records if one.run_id == chosen.run), None)
     if record is None:
-        reason = reading.invalidated.get(chosen.run)
-        problem = "no such record" if reason is None else f"the record is invalidated: {reason}"
+        line = reading.invalidated.get(chosen.run)
+        problem = "no such record" if line is None else f"the record is invalidated: {line.reason}"
         raise FieldError(places.results, "run", chosen.run, problem, "Give the run id of a sound record.")
     published = Published(chosen.dataset, chosen.source_url)
     if chosen.format == "eval-results":

@@ -7,6 +7,7 @@ from record_factory import record
 
 from selfflow_bench.results.media import FIGURES, write_media
 from selfflow_bench.results.record_files import invalidate, write
+from selfflow_bench.results.report.files import Recipes
 from selfflow_bench.results.report.overview import RecipeFacts
 
 FACTS = (
@@ -36,7 +37,13 @@ here = "self_flow"
 status = "not run"
 reason = "needs a GPU"
 """
+MARGINS = {"image-micro@1": {"validation_loss": 0.01, "kid": 0.05, "frechet": 0.05}}
 RNG = np.random.default_rng(0)
+
+
+def recipes(results: Path) -> Recipes:
+    """What the report is told of the recipes beside a results folder."""
+    return Recipes(results.parent / "recipes", FACTS, MARGINS)
 
 
 def make_results(root: Path) -> Path:
@@ -60,7 +67,7 @@ def make_results(root: Path) -> Path:
         record("vanilla", 5, run_id="sana-wrong"),
     ):
         write(made, results)
-    invalidate("sana-wrong", "its data was another", results)
+    invalidate("sana-wrong", "its data was another", "the card of the data", results)
     (results / "records" / "sana" / "micro" / "torn.json").write_text("{", encoding="utf-8")
     captions = [f"caption {index}" for index in range(6)]
     for label in ("vanilla", "self_flow"):

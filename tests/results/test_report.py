@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from record_factory import record
-from report_factory import FACTS, make_results
+from report_factory import FACTS, MARGINS, make_results, recipes
 
 from selfflow_bench.errors import EXIT_INFRASTRUCTURE, EXIT_USAGE, DamagedFileError
 from selfflow_bench.results.comparison import compare
@@ -26,7 +26,7 @@ from selfflow_bench.results.report.overview import overview
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
     results = make_results(root)
-    write(results, root / "recipes", FACTS, results / "report.html")
+    write(results, recipes(results), results / "report.html")
     return results
 
 
@@ -38,7 +38,7 @@ def results(written: Path, tmp_path: Path) -> Path:
 
 
 def drift(results: Path) -> list[str]:
-    return check(results, results.parent / "recipes", FACTS, results / "report.html")
+    return check(results, recipes(results), results / "report.html")
 
 
 def curves(records: list[Record]) -> Curves:
@@ -50,7 +50,7 @@ def curves(records: list[Record]) -> Curves:
 
 def test_writing_again_gives_the_same_bytes_and_no_drift(results: Path) -> None:
     before = (results / "report.html").read_bytes()
-    write(results, results.parent / "recipes", FACTS, results / "report.html")
+    write(results, recipes(results), results / "report.html")
     assert (results / "report.html").read_bytes() == before
     assert drift(results) == []
 
@@ -78,9 +78,9 @@ def test_an_edited_text_an_edited_drawing_and_other_samples_are_drift(results: P
 
 def test_checking_draws_nothing(results: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from report_factory import FACTS\n"
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path; from report_factory import recipes\n"
         "from selfflow_bench.results.report.files import check; root = Path(sys.argv[1])\n"
-        "assert check(root / 'results', root / 'recipes', FACTS, root / 'results/report.html') == []\n"
+        "assert check(root / 'results', recipes(root / 'results'), root / 'results/report.html') == []\n"
         "print(*sorted({'torch', 'matplotlib', 'PIL', 'soundfile'} & set(sys.modules)))\n"
     )
     line = [sys.executable, "-c", code, str(results.parent), str(Path(__file__).parent)]
@@ -108,7 +108,7 @@ def test_the_command_writes_checks_and_exports(results: Path) -> None:
 
 def test_another_place_gets_links_that_lead_there(results: Path, tmp_path: Path) -> None:
     page = tmp_path / "site" / "deep" / "index.html"
-    write(results, results.parent / "recipes", FACTS, page)
+    write(results, recipes(results), page)
     links = re.findall(r'href="([^"#]*records/[^"]*\.json)"', page.read_text(encoding="utf-8"))
     assert len(set(links)) == 18
     assert all((page.parent / link).resolve().is_file() for link in links)
@@ -144,7 +144,7 @@ def test_each_mean_leads_to_the_records_it_is_made_of(written: Path) -> None:
 
 
 def test_nothing_measured_is_a_page_too(tmp_path: Path) -> None:
-    write(tmp_path / "results", tmp_path / "recipes", FACTS, tmp_path / "results/report.html")
+    write(tmp_path / "results", recipes(tmp_path / "results"), tmp_path / "results/report.html")
     text = (tmp_path / "results/report.html").read_text(encoding="utf-8")
     assert "No matched runs of Self-Flow have been recorded yet." in text
     assert "The ledger is empty." in text
@@ -202,7 +202,7 @@ def test_seconds_between_two_rows_are_on_the_line() -> None:
 def test_drawings_are_small_and_take_their_colours_from_the_page(matched: list[Record]) -> None:
     groups = [*curves(matched).against_effort(), curves(matched).by_noise_level(), curves(matched).health()]
     drawn = [panel_svg(panel) for group in groups for panel in group.panels]
-    drawn += [forest_svg(forest) for forest in overview([compare(matched)], FACTS).forests]
+    drawn += [forest_svg(forest) for forest in overview([compare(matched, MARGINS)], FACTS).forests]
     for svg in drawn:
         root = ElementTree.fromstring(svg)
         assert root.attrib["role"] == "img"

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
-from report_factory import FACTS, make_results
+from report_factory import make_results, recipes
 
 from selfflow_bench.places import default_places
 from selfflow_bench.results.report.files import FILE, write
@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of every kind of record and media."""
     root = tmp_path_factory.mktemp("report")
     results = make_results(root)
-    write(results, root / "recipes", FACTS, results / FILE)
+    write(results, recipes(results), results / FILE)
     return results / FILE
 
 

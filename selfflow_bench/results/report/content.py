@@ -1,4 +1,4 @@
-"""The whole page as plain data: a pure function of the results folder and the recipes' facts. No clock, no HTML."""
+"""The whole page as plain data: a pure function of the results folder and the recipes. No clock, no HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfflow_bench.results import cost_table, speed_table
 from selfflow_bench.results.claims import PublishedTable, read_claims
-from selfflow_bench.results.comparison import Comparison
+from selfflow_bench.results.comparison import Comparison, Margins
 from selfflow_bench.results.leaderboard import Board, build
 from selfflow_bench.results.record_files import read_all
 from selfflow_bench.results.report.overview import Overview, RecipeFacts, overview
@@ -53,10 +53,10 @@ class Content:
         return tuple(sorted(names))
 
 
-def content(results: Path, recipes: Sequence[RecipeFacts]) -> Content:
+def content(results: Path, recipes: Sequence[RecipeFacts], margins: Margins) -> Content:
     """Read the results folder and put everything in its place. Raises what reading it raises."""
     reading = read_all(results)
-    board = build(reading)
+    board = build(reading, margins)
     costs = cost_table.read(results)
     facts = {one.name: one for one in recipes}
     colours = styles(reading.records)

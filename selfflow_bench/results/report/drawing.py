@@ -22,6 +22,8 @@ _NUMBER = re.compile(r"[MLz]|-?\d+(?:\.\d+)?")
 # Few enough points that each is a measurement worth its own dot.
 _DOTTED = 12
 _FONT = 7.5
+# With more lines than this, those of single seeds would hide the means.
+_SEEN_APART = 4
 _Path = list[tuple[str, int, int]]
 
 
@@ -29,7 +31,7 @@ def panel_svg(panel: Panel) -> str:
     """A panel as one `<svg>` element of about 2 kB."""
     figure, axis = _figure(2.8, 2.0)
     for line in panel.lines:
-        for points in line.seeds:
+        for points in line.seeds if len(panel.lines) <= _SEEN_APART else ():
             axis.plot(*zip(*points, strict=True), gid=f"s{line.style} seed", clip_on=False)
         axis.plot(*zip(*line.mean, strict=True), gid=f"s{line.style} mean", clip_on=False)
     if panel.zero:

@@ -10,10 +10,13 @@ from typing import Any
 from selfflow_bench.canonical import digest
 from selfflow_bench.results.comparison import Comparison, Difference, metric_order
 from selfflow_bench.results.report.tones import TONES, tone
+from selfflow_bench.results.statistics import MeanDifference
 from selfflow_bench.results.wording import metric_kind, percent
 
 METHOD = "self_flow"
 """The method that the suite is about."""
+
+_EQUAL = {"FLOPs": "FLOPs", "seconds": "time"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Tally:
-    """How often each verdict was given for a metric, in the order of `Overview.verdicts`."""
+    """How often each verdict was given for a metric or at equal effort, in the order of `Overview.verdicts`."""
 
     metric: str
     counts: tuple[int, ...]
@@ -102,9 +105,20 @@ def overview(tables: Sequence[Comparison], recipes: Sequence[RecipeFacts]) -> Ov
     ours = [row for row in rows if row.label == METHOD]
     metrics = sorted({kind for row in rows for kind in row.differences}, key=metric_order)
     given = [(kind, d.paired.verdict) for row in ours for kind, d in row.differences.items()]
+    given.sort(key=lambda one: metric_order(one[0]))
+    given += [
+        (f"validation loss at equal {name}", one.paired.verdict)
+        for table in tables
+        for one in table.equal
+        for axis, name in _EQUAL.items()
+        if (one.label, one.axis) == (METHOD, axis) and one.budget is not None
+    ]
     verdicts = sorted({verdict for _, verdict in given}, key=_verdict_order)
     counts = Counter(given)
-    tallies = tuple(Tally(kind, tuple(counts[kind, verdict] for verdict in verdicts)) for kind in metrics)
+    tallies = tuple(
+        Tally(kind, tuple(counts[kind, verdict] for verdict in verdicts))
+        for kind in dict.fromkeys(kind for kind, _ in given)
+    )
     forests = [_forest(kind, ours) for kind in metrics]
     found = {row.recipe.partition("@")[0] for row in ours}
     return Overview(
@@ -162,9 +176,8 @@ def _interval(row: ForestRow) -> str:
     return f"{percent(row.low)} to {percent(row.high)}"
 
 
-def relative_interval(difference: Difference) -> str:
+def relative_interval(paired: MeanDifference) -> str:
     """The interval in percent, or nothing."""
-    paired = difference.paired
     if paired.low_percent is None or paired.high_percent is None:
         return ""
     return f"{percent(paired.low_percent)} to {percent(paired.high_percent)}"

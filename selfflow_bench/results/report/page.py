@@ -16,14 +16,29 @@ from selfflow_bench.results.cost_table import COLUMNS
 from selfflow_bench.results.report import tones
 from selfflow_bench.results.report.content import Content
 from selfflow_bench.results.report.curves import Panel
-from selfflow_bench.results.report.overview import METHOD, Forest, relative_interval
-from selfflow_bench.results.report.sections import Sheet
-from selfflow_bench.results.statistics import LEVEL, POWER
+from selfflow_bench.results.report.overview import Forest, relative_interval
+from selfflow_bench.results.report.sections import STYLES, Sheet
+from selfflow_bench.results.significance import POWER
+from selfflow_bench.results.statistics import LEVEL, ONE_SEED
 
 # What the section is about; the others follow as the table has them.
 _COST_FIRST = {
     name: place for place, name in enumerate(("family", "size", "ratio", "floor", "per_token_rows", "full_teacher"))
 }
+_WORDING = (
+    "detectable",
+    "metric_kind",
+    "metric_title",
+    "number",
+    "percent",
+    "probability",
+    "seconds",
+    "share",
+    "signed",
+    "spread",
+    "times",
+    "verdict",
+)
 _DRAWN = re.compile(r"<!--drawn ([0-9a-f]{16}) ([0-9a-f]{16})-->(.*?)<!--/drawn-->", re.DOTALL)
 
 
@@ -76,13 +91,9 @@ def page(content: Content, links: Links, pen: Pen) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {
-        name: getattr(wording, name)
-        for name in ("metric_title", "metric_kind", "number", "spread", "signed", "percent", "seconds", "times")
-    }
     environment.filters |= {
-        **filters,
-        "verdict": wording.verdict,
+        **{name: getattr(wording, name) for name in _WORDING},
+        "spent": lambda value, axis: wording.spent(axis, value),
         "tone": tones.tone,
         "sign": tones.sign,
         "relative_interval": relative_interval,
@@ -91,7 +102,8 @@ def page(content: Content, links: Links, pen: Pen) -> str:
     text = environment.get_template("report.html").render(
         content=content,
         links=links,
-        method=METHOD,
+        one_seed=ONE_SEED,
+        styles=STYLES,
         level=round(100 * LEVEL),
         power=round(100 * POWER),
         cost_columns=sorted(COLUMNS, key=lambda column: _COST_FIRST.get(column[0], len(COLUMNS))),

@@ -16,6 +16,9 @@ from selfflow_bench.results.record_files import record_path
 from selfflow_bench.results.report.curves import Curves, PanelGroup
 from selfflow_bench.results.report.overview import RecipeFacts, anchor
 
+STYLES = 16
+"""How many colours and dashes the style sheet has."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -61,7 +64,7 @@ def styles(records: Sequence[Record]) -> dict[str, int]:
     """Each method's colour and dashes on the whole page: vanilla first, Self-Flow next, then by name."""
     labels = {record.method.label for record in records}
     order = sorted(labels, key=lambda label: (label != BASELINE, label != "self_flow", label))
-    return {label: index for index, label in enumerate(order)}
+    return {label: index % STYLES for index, label in enumerate(order)}
 
 
 def section(
@@ -80,6 +83,7 @@ def section(
         if found:
             counted[arm.label] = found
     known = {label: method_styles[label.partition(" ")[0]] for label in counted}
+    counted = {label: counted[label] for label in sorted(counted, key=lambda label: (known[label], label))}
     curves = Curves(counted, known)
     more = (curves.by_noise_level(), curves.alignment(), curves.health())
     return Section(
@@ -97,7 +101,7 @@ def section(
 
 
 def _runs(table: Comparison, records: Sequence[Record], results: Path) -> tuple[Run, ...]:
-    """By arm and seed, in the order made; of each seed the first success counts."""
+    """By arm and seed, in the order made; of each seed that counts the first success."""
     wanted = (table.recipe_digest, table.protocol_digest, table.tier)
     made = [r for r in records if (r.recipe.digest, r.protocol.digest, r.tier) == wanted and not r.overrides]
     found = []
@@ -109,7 +113,7 @@ def _runs(table: Comparison, records: Sequence[Record], results: Path) -> tuple[
         ]
         seen: set[int] = set()
         for record in sorted(own, key=lambda r: (r.seed.index, r.created, r.run_id)):
-            counts = record.status == "success" and record.seed.index not in seen
+            counts = record.status == "success" and record.seed.index in arm.seeds and record.seed.index not in seen
             if counts:
                 seen.add(record.seed.index)
             path = record_path(record, results).relative_to(results).as_posix()

@@ -3,16 +3,32 @@
 Knows the verdicts of `statistics` and nothing of pages.
 """
 
-from selfflow_bench.results.statistics import BETTER, IDENTICAL, NOT_MEASURED, ONE_SEED, WORSE
+from selfflow_bench.results.statistics import (
+    BETTER,
+    EQUIVALENT,
+    IDENTICAL,
+    INCONCLUSIVE,
+    NOT_MEASURED,
+    ONE_SEED,
+    WORSE,
+)
 
 TONES = ("better", "worse", "equivalent", "neutral", "none")
-_TONES = {BETTER: "better", WORSE: "worse", IDENTICAL: "equivalent", ONE_SEED: "none", NOT_MEASURED: "none"}
+_TONES = {
+    BETTER: "better",
+    WORSE: "worse",
+    EQUIVALENT: "equivalent",
+    IDENTICAL: "equivalent",
+    INCONCLUSIVE: "neutral",
+    ONE_SEED: "none",
+    NOT_MEASURED: "none",
+}
 _SIGNS = {"better": "✓", "worse": "✗", "equivalent": "=", "neutral": "?", "none": "○"}
 
 
 def tone(verdict: str) -> str:
-    """One of `TONES`; "neutral" for every verdict that tells no difference."""
-    return _TONES.get(verdict, "neutral")
+    """One of `TONES`."""
+    return _TONES[verdict]
 
 
 def sign(verdict: str) -> str:
