@@ -25,7 +25,7 @@ from selfflow_bench.events import EventFollower
 from selfflow_bench.failures import Trouble, trouble_of_exit
 from selfflow_bench.plan import RunSpec
 
-SPEC, LOG, EVENTS = "spec.json", "log.txt", "events.jsonl"
+SPEC, LOG, EVENTS, RESULT = "spec.json", "log.txt", "events.jsonl", "result.json"
 SILENCE_SECONDS = 900.0
 """A worker without an event for this long has hung (the longest silent stage takes about a minute)."""
 START_SECONDS = 300.0

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.errors import DamagedFileError, InfrastructureError, InterruptedRunError, SuiteError
 from selfflow_bench.events import EventFollower
-from selfflow_bench.execution import EVENTS, LOG, SPEC, Ending, Executor, HostExecutor, Watch
+from selfflow_bench.execution import EVENTS, LOG, RESULT, SPEC, Ending, Executor, HostExecutor, Watch
 from selfflow_bench.failures import RETRIES
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec
@@ -41,7 +41,7 @@ from selfflow_bench.results.record import (
 )
 from selfflow_bench.seeds import SEED_DERIVATION
 
-RESULT, RUN_ID, LOCK = "result.json", "run_id", "lock"
+RUN_ID, LOCK = "run_id", "lock"
 ORCHESTRATOR, ATTEMPTS = "orchestrator", "attempts.jsonl"
 State = Literal["new", "interrupted", "running", "done", "failed"]
 

@@ -8,6 +8,7 @@ it found is in ``result.json``, how it went in ``events.jsonl``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -67,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
             events.write("interrupted", message=str(error))
             return error.exit_code
         except Exception as error:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # the log may be on a full disk
+                traceback.print_exc()
             kind = _infrastructure(error)
             if kind is not None:
                 return WORKER_CODES[kind]

@@ -159,7 +159,7 @@ def _throwaway(client: docker.DockerClient, image: images.Image, gpus: list[str]
         container = life.start(client, {**settings, **confinement(caller())})
         deadline = time.monotonic() + _CONTAINER_SECONDS
         try:
-            while container.status not in ("exited", "dead") and time.monotonic() < deadline:
+            while container.status not in life.ENDED and time.monotonic() < deadline:
                 time.sleep(0.2)
                 container.reload()
             said = container.logs().decode(errors="replace").strip()
@@ -208,7 +208,7 @@ def _data() -> Finding:
     try:
         for name in names:
             for split in ("train", "validation"):
-                sources.digest(name, split)  # type: ignore[arg-type]
+                sources.digest(name, split)
     except SuiteError as error:
         return Finding("data", "problem", *_split(error))
     return Finding("data", "ok", f"{len(names)} sets are what their checksums say")

@@ -28,6 +28,7 @@ from selfflow_bench.containers.settings import (
 from selfflow_bench.errors import EXIT_INTERRUPTED
 from selfflow_bench.execution import (
     EVENTS,
+    RESULT,
     SILENCE_SECONDS,
     STOP_SECONDS,
     Ending,
@@ -64,9 +65,9 @@ class DockerExecutor:
     stop_seconds: float = STOP_SECONDS
 
     def has_unfinished(self, folder: Path) -> bool:
-        """Whether a container of this folder's run is there, running or ended."""
+        """Whether a container of this folder's run goes on, or has left a result."""
         with connected() as client:
-            return any(found.status != "created" for found in life.find(client, place_labels(folder)))
+            return any(_is_unfinished(found, folder) for found in life.find(client, place_labels(folder)))
 
     def sitting(self, spec: RunSpec, folder: Path, cache: Path, watch: Watch) -> Ending:
         """See `Executor`. Raises SuiteError where the engine, the image or the NVIDIA runtime is missing."""
@@ -90,10 +91,10 @@ class DockerExecutor:
     def _found_or_started(self, client: Any, spec: RunSpec, folder: Path, cache: Path) -> Any:
         going = None
         for found in life.find(client, place_labels(folder)):
-            if found.status == "created" or going is not None:
-                found.remove(force=True)
-            else:
+            if going is None and _is_unfinished(found, folder):
                 going = found
+            else:
+                found.remove(force=True)
         if going is not None:
             return going
         self.image.check(client)
@@ -118,6 +119,12 @@ class DockerExecutor:
             return Ending(EXIT_INTERRUPTED, None, facts)
         oom_killed = bool(end.attributes["State"]["OOMKilled"])
         return Ending(end.exit_code, end.trouble or trouble_of_exit(end.exit_code, oom_killed=oom_killed), facts)
+
+
+def _is_unfinished(container: Any, folder: Path) -> bool:
+    """One that ended without a result tells nothing that a new one, from the checkpoint, would not."""
+    ended = container.status in life.ENDED
+    return bool(container.status != "created" and (not ended or (folder / RESULT).exists()))
 
 
 def inspected(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,11 @@ Knows nothing of runs and results: it is given the SDK's arguments and labels, a
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import docker
@@ -20,7 +22,11 @@ from selfflow_bench.errors import InfrastructureError, SuiteError
 from selfflow_bench.failures import Trouble
 
 POLL_SECONDS = 0.5
+ENDED = ("exited", "dead")
 _KILL_SECONDS = 20.0
+_LEAVING_SECONDS = 10.0
+"""An engine that shuts down stops its containers first, and answers for a moment longer."""
+_AWAY = Trouble("engine gone", "the engine went away while the run was going")
 
 
 class ImageMissingError(InfrastructureError):
@@ -98,11 +104,15 @@ def watch(container: Container, look: Callable[[], Trouble | None]) -> End:
         except Exception as error:
             if not is_gone(error):
                 raise
-            away = Trouble("engine gone", "the engine went away while the run was going")
+            away = _AWAY
             if not _comes_back():
                 return End(container.attrs, away)
             continue
-        if trouble is not None or container.status in ("exited", "dead"):
+        if trouble is not None or container.status in ENDED:
+            if away is None and trouble is None and _was_told_to_stop(container) and _goes_away(container):
+                away = _AWAY
+                if _comes_back():
+                    continue
             look()
             return End(container.attrs, trouble or away)
         time.sleep(POLL_SECONDS)
@@ -111,25 +121,35 @@ def watch(container: Container, look: Callable[[], Trouble | None]) -> End:
 def stop(container: Container, grace_seconds: float) -> None:
     """SIGTERM, a grace in which the worker writes its checkpoint, SIGKILL, and removal whatever happens.
 
-    A second Ctrl-C shortens the grace. Returns silently where the container is gone already.
+    A second Ctrl-C shortens the grace. Returns silently where the container is gone already, or the engine is: then
+    it is found by its labels when the engine is back.
     """
-    with contextlib.suppress(NotFound):
-        try:
-            container.reload()
-            if container.status == "paused":
-                container.unpause()
-            if container.status in ("running", "paused"):
-                container.kill("SIGTERM")
-                _wait(container, grace_seconds)
-            container.reload()
-            if container.status == "running":
-                container.kill("SIGKILL")
-                _wait(container, _KILL_SECONDS)
-        except APIError as error:
-            if error.status_code != 409:  # it ended by itself between two calls
-                raise
-        finally:
-            container.remove(force=True)
+    try:
+        _stop(container, grace_seconds)
+    except NotFound:
+        return
+    except Exception as error:
+        if not is_gone(error):
+            raise
+
+
+def _stop(container: Container, grace_seconds: float) -> None:
+    try:
+        container.reload()
+        if container.status == "paused":
+            container.unpause()
+        if container.status in ("running", "paused"):
+            container.kill("SIGTERM")
+            _wait(container, grace_seconds)
+        container.reload()
+        if container.status == "running":
+            container.kill("SIGKILL")
+            _wait(container, _KILL_SECONDS)
+    except APIError as error:
+        if error.status_code != HTTPStatus.CONFLICT:  # it ended by itself between two calls
+            raise
+    finally:
+        container.remove(force=True)
 
 
 def _wait(container: Container, seconds: float) -> None:
@@ -137,9 +157,25 @@ def _wait(container: Container, seconds: float) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         while time.monotonic() < deadline:
             container.reload()
-            if container.status in ("exited", "dead"):
+            if container.status in ENDED:
                 return
             time.sleep(0.1)
+
+
+def _was_told_to_stop(container: Container) -> bool:
+    return container.attrs["State"]["ExitCode"] in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def _goes_away(container: Container) -> bool:
+    """Whether it was the engine's end that stopped a container, and not somebody who wanted the run to stop."""
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            container.reload()
+        except Exception as error:
+            return is_gone(error)
+        time.sleep(0.2)
+    return False
 
 
 def _comes_back() -> bool:
