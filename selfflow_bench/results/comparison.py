@@ -52,6 +52,9 @@ class Score:
 class Arm:
     """A method's matched runs. One successful run a seed, the first made: repeats are counted and never chosen from.
 
+    Only a difference pairs an arm's run with a repeat of the control's, where that was made on the same class of
+    machine and the first was not.
+
     Seeds go from 0 without holes, so that none can be picked: where one has no run at all, it is in `missing` and those
     after it are in `beyond`, which do not count. `failed` are run ids, `lost` the seeds none of whose runs succeeded.
     """
@@ -206,16 +209,17 @@ def _comparison(arms: Mapping[str, list[Record]], baseline: str | None, margins:
         label: sorted(records, key=lambda record: (record.created, record.run_id)) for label, records in arms.items()
     }
     chosen = {label: _first_by_seed(records) for label, records in ordered.items()}
-    base = chosen[baseline] if baseline else {}
+    control = [record for record in ordered[baseline] if record.seed.index in chosen[baseline]] if baseline else []
+    bases = {label: _matched(control, chosen[label]) for label in ordered}
     everything = [record for records in ordered.values() for record in records]
-    made = {label: _arm(label, records, chosen[label], base) for label, records in ordered.items()}
+    made = {label: _arm(label, records, chosen[label], bases[label]) for label, records in ordered.items()}
     others = [label for label in ordered if baseline and label != baseline]
     by_seed = len({record.recipe.digest for record in everything}) == 1
     limits = margins.get(str(everything[0].protocol), {})
     differences = [
         difference
         for label in others
-        for difference in _differences(label, chosen[label], base, by_seed=by_seed, margins=limits)
+        for difference in _differences(label, chosen[label], bases[label], by_seed=by_seed, margins=limits)
     ]
     judged = over_family([difference.paired for difference in differences])
     differences = [replace(one, paired=paired) for one, paired in zip(differences, judged, strict=True)]
@@ -229,7 +233,7 @@ def _comparison(arms: Mapping[str, list[Record]], baseline: str | None, margins:
         overrides=everything[0].overrides,
         arms=tuple(made.values()),
         differences=tuple(_without_survivors(one, made[one.label], made[baseline or ""]) for one in differences),
-        equal=at_equal({label: chosen[label] for label in others}, base, limits.get(VALIDATION_LOSS))
+        equal=at_equal({label: (chosen[label], bases[label]) for label in others}, limits.get(VALIDATION_LOSS))
         if by_seed
         else (),
     )
@@ -257,6 +261,22 @@ def _first_by_seed(records: Iterable[Record]) -> dict[int, Record]:
     for record in runs:
         if record.status == "success" and known.issuperset(range(record.seed.index)):
             chosen.setdefault(record.seed.index, record)
+    return dict(sorted(chosen.items()))
+
+
+def _matched(control: Sequence[Record], arm: Mapping[int, Record]) -> dict[int, Record]:
+    """The control's run of each seed: the first made on the arm's own class of machine, else the first made.
+
+    Processors round differently, and a training carries that on: a pair is matched whole only on one kind of them. The
+    rule looks at no result.
+    """
+    chosen: dict[int, Record] = {}
+    for record in control:
+        if record.status == "success":
+            first = chosen.setdefault(record.seed.index, record)
+            partner = arm.get(record.seed.index)
+            if partner is not None and first.hardware != partner.hardware == record.hardware:
+                chosen[record.seed.index] = record
     return dict(sorted(chosen.items()))
 
 

@@ -33,10 +33,10 @@ class AtEqual:
 
 
 def at_equal(
-    arms: Mapping[str, Mapping[int, Record]], base: Mapping[int, Record], margin: float | None
+    arms: Mapping[str, tuple[Mapping[int, Record], Mapping[int, Record]]], margin: float | None
 ) -> tuple[AtEqual, ...]:
-    """Each arm (records by seed) against the baseline on every axis; all verdicts one family."""
-    found = [_at_equal(label, axis, records, base, margin) for label, records in arms.items() for axis in AXES]
+    """Each arm against its baseline (both records by seed) on every axis; all verdicts one family."""
+    found = [_at_equal(label, axis, records, base, margin) for label, (records, base) in arms.items() for axis in AXES]
     judged = over_family([one.paired for one in found])
     return tuple(
         AtEqual(one.label, one.axis, one.budget, paired, one.reason) for one, paired in zip(found, judged, strict=True)

@@ -64,6 +64,25 @@ def test_of_repeats_the_first_made_counts_however_good_the_others(mixed: list[Re
     assert vanilla.scores["validation_loss"].mean == pytest.approx((0.5508 + 0.5506 + 0.5548) / 3)
 
 
+def test_pairs_are_made_on_one_class_of_machine_where_they_can_be() -> None:
+    """A method run on another processor is paired with the control's repeat there, however the two differ."""
+    here, there = record().hardware, record().hardware.model_copy(update={"cpu": "another"})
+    other = there.model_dump()
+    made = [
+        record(seed=0, loss=0.50),
+        record(seed=0, loss=0.40, hardware=other, run_id="again", created="2026-02-02T03:04:05Z"),
+        record(seed=0, loss=0.30, hardware=other, run_id="a-third-time", created="2026-03-02T03:04:05Z"),
+        record("layersync", seed=0, loss=0.45, hardware=other),
+        record("repa", seed=0, loss=0.45),
+    ]
+    assert here != there
+    found = {one.label: one.paired for one in compare(made).differences if one.metric == "validation_loss"}
+    assert found["layersync"].mean == pytest.approx(0.05), "the first made there"
+    assert found["repa"].mean == pytest.approx(-0.05), "the first made"
+    vanilla = compare(made).arms[0]
+    assert (vanilla.scores["validation_loss"].mean, vanilla.repeats) == (pytest.approx(0.50), 2)
+
+
 def test_other_digests_are_listed_apart_and_never_mixed(mixed: list[Record]) -> None:
     board = build(reading(*mixed), MARGINS)
     assert [(table.recipe, table.tier) for table in board.tables] == [("sana@1", "micro"), ("wan@2", "micro")]
