@@ -22,11 +22,12 @@ STYLES = 16
 
 @dataclass(frozen=True)
 class Run:
-    """A record and where it lies; `counted` if the means above are made of it."""
+    """A record and where it lies, its method's settings by digest; `counted` if the means above are made of it."""
 
     record: Record
     path: str
     label: str
+    settings_digest: str
     counted: bool
 
 
@@ -117,7 +118,7 @@ def _runs(table: Comparison, records: Sequence[Record], results: Path) -> tuple[
             if counts:
                 seen.add(record.seed.index)
             path = record_path(record, results).relative_to(results).as_posix()
-            found.append(Run(record, path, arm.label, counts))
+            found.append(Run(record, path, arm.label, arm.settings_digest, counts))
     return tuple(found)
 
 
