@@ -202,6 +202,7 @@ def make_record(spec: RunSpec, folder: Path, container: Mapping[str, Any] | None
             train_s=train_s,
             wall_s=_wall_seconds(folder),
             samples_per_s=samples / train_s if train_s else None,
+            processor_share=result.get("processor_share"),
         ),
         cost=result.get("cost", {}),
         metrics={name: Metric.model_validate(value) for name, value in result.get("metrics", {}).items()},

@@ -35,6 +35,7 @@ from selfflow_bench.errors import InfrastructureError, InterruptedRunError, NonF
 from selfflow_bench.events import EventLog
 from selfflow_bench.failures import WORKER_CODES, Kind, is_disk_full
 from selfflow_bench.plan import RunSpec
+from selfflow_bench.training.loop import Progress
 
 RESULT = "result.json"
 LOCK = "lock"
@@ -95,11 +96,19 @@ def _run(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Calla
         "alarms": stages.alarms(progress.validations),
         "samples": progress.samples,
         "train_seconds": progress.seconds,
+        "processor_share": _processor_share(progress),
         "sitting_seconds": time.perf_counter() - started,
         "cost": {**cost, "peak_memory_mb": _peak_memory_mb()},
         **evaluation,
         **_machine(),
     }
+
+
+def _processor_share(progress: Progress) -> float | None:
+    """The share of its threads' time that training had of the processor; None where a GPU does the work."""
+    if torch.cuda.is_available() or not progress.seconds:
+        return None
+    return progress.processor_seconds / progress.seconds / torch.get_num_threads()
 
 
 def _stop_on_signals() -> Callable[[], bool]:

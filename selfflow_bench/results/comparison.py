@@ -360,8 +360,8 @@ def _ratio(one: float | None, two: float | None) -> float | None:
 
 
 def _time_ratio(record: Record, base: Record) -> float | None:
-    """Training time per sample over the baseline's, only if both ran on the same class of machine."""
-    if record.hardware != base.hardware:
+    """Training time per sample over the baseline's, only if both ran undisturbed on the same class of machine."""
+    if record.hardware != base.hardware or record.timing.is_disturbed or base.timing.is_disturbed:
         return None
     ratio = _ratio(base.timing.samples_per_s, record.timing.samples_per_s)
     return ratio if ratio is not None and math.isfinite(ratio) else None

@@ -53,6 +53,8 @@ def _at_equal(
         return AtEqual(label, axis, None, nothing, "no seed has succeeded in both")
     if axis == "seconds" and any(one.hardware != pairs[0][0].hardware for pair in pairs for one in pair):
         return AtEqual(label, axis, None, nothing, "not on the same class of machine")
+    if axis == "seconds" and any(one.timing.is_disturbed for pair in pairs for one in pair):
+        return AtEqual(label, axis, None, nothing, "timed on a machine that did other work too")
     curves = [[_spent(record, axis) for record in pair] for pair in pairs]
     if any(len(curve) < 2 for both in curves for curve in both):
         return AtEqual(label, axis, None, nothing, f"a record has no validations with {axis}")

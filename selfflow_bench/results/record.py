@@ -12,6 +12,8 @@ from selfflow_bench.identity import Name, Sha256, Versioned
 from selfflow_bench.results.privacy import path_in, strings
 
 VALIDATION_LOSS = "validation_loss"
+UNDISTURBED = 0.85
+"""Share of the processor from which seconds are compared: a quiet machine gives 0.95 and more (seen on two cores)."""
 SCHEMA_VERSION = 1
 
 Count = Annotated[int, Field(ge=0)]
@@ -56,11 +58,21 @@ class Hardware(_Part):
 
 
 class Timing(_Part):
-    """Seconds in training steps, seconds in all, and samples per second of training; null where not reached."""
+    """Seconds in training steps, seconds in all, and samples per second of training; null where not reached.
+
+    `processor_share` is how much of its threads' time training had of the processor: well below 1, others worked beside
+    it and its seconds say nothing of the method. Left out on a GPU, and in records made before it.
+    """
 
     train_s: Seconds | None
     wall_s: Seconds | None
     samples_per_s: Seconds | None
+    processor_share: Seconds | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether others worked on the same processor meanwhile."""
+        return self.processor_share is not None and self.processor_share < UNDISTURBED
 
 
 class Metric(_Part):

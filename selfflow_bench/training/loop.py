@@ -54,6 +54,18 @@ class Progress:
     validations: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     """Time spent in training steps, over all sittings."""
+    processor_seconds: float = 0.0
+    """Processor time of all threads in the same."""
+
+    def spend(self, since: tuple[float, float]) -> None:
+        """Count the time since a `_now`."""
+        now = _now()
+        self.seconds += now[0] - since[0]
+        self.processor_seconds += now[1] - since[1]
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
 
 
 class Training:
@@ -141,15 +153,15 @@ class Training:
             InterruptedRunError: ``stop`` was true.
         """
         settings, progress = self.settings, self.progress
-        started = time.perf_counter()
+        started = _now()
         while True:
             at_end = progress.samples >= settings.samples
             due = progress.samples % validate_every == 0 or at_end
             if due and not any(entry["samples"] == progress.samples for entry in progress.validations):
                 self._read()
-                progress.seconds += time.perf_counter() - started
+                progress.spend(started)
                 progress.validations.append({"samples": progress.samples, **validate(self.ema.model)})
-                started = time.perf_counter()
+                started = _now()
             if at_end:
                 break
             if stop():
@@ -159,8 +171,8 @@ class Training:
             if progress.samples % settings.log_every == 0:
                 self._read()
                 self.method.decide()
-                progress.seconds += time.perf_counter() - started
-                started = time.perf_counter()
+                progress.spend(started)
+                started = _now()
                 on_log({**progress.rows[-1], "seconds": progress.seconds})
                 progress.rows[-1]["seconds"] = progress.seconds
             if progress.samples % settings.checkpoint_every == 0 and progress.samples < settings.samples:

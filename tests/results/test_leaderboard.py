@@ -83,6 +83,16 @@ def test_pairs_are_made_on_one_class_of_machine_where_they_can_be() -> None:
     assert (vanilla.scores["validation_loss"].mean, vanilla.repeats) == (pytest.approx(0.50), 2)
 
 
+def test_seconds_beside_other_work_are_not_compared() -> None:
+    busy = record("self_flow").timing.model_copy(update={"processor_share": 0.6}).model_dump()
+    quiet = {**busy, "processor_share": 0.97}
+    for timing, compared in ((busy, False), (quiet, True)):
+        found = compare([record(), record("self_flow", timing=timing)])
+        assert (found.arms[1].time_over_baseline is not None) is compared
+        (at_time,) = (one for one in found.equal if one.axis == "seconds")
+        assert (at_time.reason == "timed on a machine that did other work too") is not compared
+
+
 def test_other_digests_are_listed_apart_and_never_mixed(mixed: list[Record]) -> None:
     board = build(reading(*mixed), MARGINS)
     assert [(table.recipe, table.tier) for table in board.tables] == [("sana@1", "micro"), ("wan@2", "micro")]
