@@ -25,7 +25,7 @@ from selfflow_bench.containers.settings import (
     container_settings,
     place_labels,
 )
-from selfflow_bench.errors import EXIT_INTERRUPTED
+from selfflow_bench.errors import EXIT_INTERRUPTED, SuiteError
 from selfflow_bench.execution import (
     EVENTS,
     RESULT,
@@ -96,6 +96,11 @@ class DockerExecutor:
             else:
                 found.remove(force=True)
         if going is not None:
+            if going.attrs["Image"] != self.image.id:
+                raise SuiteError(
+                    f"{spec.name}: a container of {going.attrs['Image']} is doing this run, and {self.image.id} is "
+                    f"pinned. Stop it: selfflow-bench clean --run {spec.folder_name}"
+                )
             return going
         self.image.check(client)
         write_spec(spec, folder)
@@ -118,7 +123,10 @@ class DockerExecutor:
         if end.was_removed:
             return Ending(EXIT_INTERRUPTED, None, facts)
         oom_killed = bool(end.attributes["State"]["OOMKilled"])
-        return Ending(end.exit_code, end.trouble or trouble_of_exit(end.exit_code, oom_killed=oom_killed), facts)
+        if end.trouble is not None:
+            return Ending(end.exit_code, end.trouble, facts)
+        code = end.attributes["State"]["ExitCode"]
+        return Ending(code, trouble_of_exit(code, oom_killed=oom_killed), facts)
 
 
 def _is_unfinished(container: Any, folder: Path) -> bool:

@@ -48,9 +48,10 @@ class End:
     was_removed: bool = False
 
     @property
-    def exit_code(self) -> int:
-        """Of its first process."""
-        return int(self.attributes["State"]["ExitCode"])
+    def exit_code(self) -> int | None:
+        """Of its first process; None where it was not seen to end."""
+        state = self.attributes["State"]
+        return int(state["ExitCode"]) if state["Status"] in ENDED else None
 
 
 def find(client: docker.DockerClient, wanted: Mapping[str, str]) -> list[Container]:
