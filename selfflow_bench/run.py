@@ -139,11 +139,14 @@ def evaluate_again(
     run: LocalRun, places: Places, watch: Watch, executor: Executor | None = None
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """Sample and measure a finished run anew from its checkpoint: the metrics now, and as recorded. No record."""
+    executor = executor or HostExecutor()
+    if executor.has_unfinished(run.folder):
+        raise InfrastructureError(_busy(run.spec))
     kept = (run.folder / RESULT).read_text(encoding="utf-8")
     before = {name: value["value"] for name, value in json.loads(kept)["metrics"].items()}
     try:
         (run.folder / RESULT).unlink()
-        (executor or HostExecutor()).sitting(run.spec, run.folder, places.cache, watch)
+        executor.sitting(run.spec, run.folder, places.cache, watch)
         if not (run.folder / RESULT).exists():
             raise SuiteError(f"{run.spec.name}: could not be evaluated. The log is {run.folder / LOG}")
         result = json.loads((run.folder / RESULT).read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from typing import Any
 import selfflow_bench
 from selfflow_bench.containers import life
 from selfflow_bench.containers.cache_view import open_view, remove_view, take_over
-from selfflow_bench.containers.engine import connected
+from selfflow_bench.containers.engine import RETURN_SECONDS, connected
 from selfflow_bench.containers.images import Image
 from selfflow_bench.containers.settings import (
     CACHE,
@@ -70,14 +70,17 @@ class DockerExecutor:
             return any(_is_unfinished(found, folder) for found in life.find(client, place_labels(folder)))
 
     def sitting(self, spec: RunSpec, folder: Path, cache: Path, watch: Watch) -> Ending:
-        """See `Executor`. Raises SuiteError where the engine, the image or the NVIDIA runtime is missing."""
+        """See `Executor`. Waits for an engine that is restarting.
+
+        Raises SuiteError where the engine, the image or the NVIDIA runtime is missing.
+        """
         vigil = Vigil(folder / EVENTS, watch, self.silence_seconds)
 
         def look() -> Trouble | None:
             vigil.look()
             return vigil.trouble
 
-        with connected() as client, termination_as_interrupt():
+        with connected(RETURN_SECONDS) as client, termination_as_interrupt():
             container = self._found_or_started(client, spec, folder, cache)
             try:
                 end = life.watch(container, look)

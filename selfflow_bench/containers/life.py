@@ -110,7 +110,7 @@ def watch(container: Container, look: Callable[[], Trouble | None]) -> End:
                 return End(container.attrs, away)
             continue
         if trouble is not None or container.status in ENDED:
-            if away is None and trouble is None and _was_told_to_stop(container) and _goes_away(container):
+            if away is None and trouble is None and _was_stopped(container) and _goes_away(container):
                 away = _AWAY
                 if _comes_back():
                     continue
@@ -163,8 +163,11 @@ def _wait(container: Container, seconds: float) -> None:
             time.sleep(0.1)
 
 
-def _was_told_to_stop(container: Container) -> bool:
-    return container.attrs["State"]["ExitCode"] in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+def _was_stopped(container: Container) -> bool:
+    """Whether it ended as one that was told to stop, or was killed after that; not for its memory."""
+    state = container.attrs["State"]
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    return not state["OOMKilled"] and state["ExitCode"] in [128 + number for number in signals]
 
 
 def _goes_away(container: Container) -> bool:
