@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
         _check,
         "does the code train as it did? 0 pass, 6 regression, 4 inconclusive, 3 infrastructure, 5 nothing measured",
     )
-    made.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: those of ci/gate.toml")
+    made.add_argument("wanted", nargs="*", metavar="RECIPE", help="default: those of ci/gate.toml")
     made.add_argument("--bands", action="store_true", help="also whole smoke runs against the reference's spread")
     made.add_argument("--exact", action="store_true", help="golden curves to the bit or not at all")
     made.add_argument("--renew", action="store_true", help="write the golden curves, or with --bands the references")
@@ -47,10 +47,10 @@ def _check(chosen: argparse.Namespace, places: Places) -> int:
 
     folder = chosen.gate or places.recipes.parent / FOLDER
     settings = read_settings(folder)
-    for recipe in chosen.recipes:
+    for recipe in chosen.wanted:
         if recipe not in settings.recipes:
             raise FieldError("check", "RECIPE", recipe, "not in gate.toml", f"It has: {', '.join(settings.recipes)}.")
-    recipes = chosen.recipes or settings.recipes
+    recipes = chosen.wanted or settings.recipes
     gate = Gate(places, folder, settings)
     if chosen.self_test:
         return _self_test(gate, recipes, chosen)

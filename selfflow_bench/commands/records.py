@@ -42,7 +42,10 @@ def _verify(chosen: argparse.Namespace, places: Places) -> int:
         print(json.dumps([vars(finding) for finding in findings], indent=1))
     else:
         for finding in findings:
-            out.print(Text(f"{finding.severity}: {finding}", style="red" if finding.severity == "error" else ""))
+            out.print(
+                Text(f"{finding.severity}: {finding}", style="red" if finding.severity == "error" else ""),
+                soft_wrap=True,
+            )
         out.print(f"{len(read_all(places.results).records)} records, {len(errors)} errors", highlight=False)
     return EXIT_INFRASTRUCTURE if errors else 0
 

@@ -75,7 +75,7 @@ def compare_bands(
     margin: float,
     false_alarms: float,
 ) -> Outcome:
-    """Pass where the candidate is shown not to be worse by the margin, regression where it is shown to be worse."""
+    """Regression where the candidate is shown to be worse, else pass where it is shown not to be so by the margin."""
     if reference is None:
         return Outcome(subject, "nothing measured", "there is no reference. Make it: check --bands --renew")
     for field, wanted in reference.identity.items():
@@ -90,8 +90,8 @@ def compare_bands(
         f"validation loss {new:.5f} over {len(candidate)} runs, reference {mean:.5f} ± {np.std(base, ddof=1):.5f} over "
         f"{len(base)} ({100 * (new / mean - 1):+.2f} %, t = {t:.2f}, p = {worse:.2g})"
     )
-    if 1 - beyond < false_alarms:
-        return Outcome(subject, "pass", f"{numbers}: not worse by the margin of {100 * margin:g} %")
     if worse < false_alarms:
         return Outcome(subject, "regression", f"{numbers}: worse")
+    if 1 - beyond < false_alarms:
+        return Outcome(subject, "pass", f"{numbers}: not worse by the margin of {100 * margin:g} %")
     return Outcome(subject, "inconclusive", f"{numbers}: neither worse nor shown to be within {100 * margin:g} %")

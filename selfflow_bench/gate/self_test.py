@@ -103,9 +103,10 @@ def _shifted_mask(run: stages.Run) -> stages.Run:
 
 
 def _worse_loss(run: stages.Run) -> stages.Run:
-    method = copy.copy(run.method)
-    kind = type(method)
-    method.__class__ = type(f"Worse{kind.__name__}", (_WorseLoss, kind), {})
+    kind = type(run.method)
+    worse = type(f"Worse{kind.__name__}", (_WorseLoss, kind), {})
+    method = worse.__new__(worse)
+    vars(method).update(vars(run.method))
     return replace(run, method=method)
 
 

@@ -48,12 +48,12 @@ def verdicts(worse: float) -> dict[str, float]:
 
 def test_the_verdicts_are_as_rarely_wrong_as_the_gate_says() -> None:
     """To pass is a claim too: runs that are worse by the margin pass one time in twenty at most."""
-    same, margin, double = verdicts(0.0), verdicts(0.03), verdicts(0.06)
-    assert same["regression"] < 0.05 + 4 * math.sqrt(0.05 * 0.95 / TRIALS)
-    assert same["pass"] > 0.9
-    assert near(margin["pass"], 0.05)
-    assert margin["regression"] > 0.85
-    assert double["regression"] > 0.99
+    same, little, margin = verdicts(0.0), verdicts(0.02), verdicts(0.03)
+    assert near(same["regression"], 0.05)
+    assert same["pass"] > 0.85
+    assert little["regression"] > 0.65
+    assert margin["pass"] < 0.05
+    assert margin["regression"] > 0.9
 
 
 def test_the_statistic_by_hand() -> None:
