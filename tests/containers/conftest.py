@@ -23,7 +23,7 @@ import pytest
 
 from selfflow_bench.atomic_files import folder_lock
 from selfflow_bench.containers import build, images
-from selfflow_bench.containers.engine import connect, connected
+from selfflow_bench.containers.engine import EngineGoneError, connect, connected
 from selfflow_bench.containers.executor import DockerExecutor
 from selfflow_bench.places import Places
 
@@ -58,10 +58,15 @@ class PrivateEngine:
     def start(self) -> None:
         places = [f"--{name}={self._folder / name}" for name in ("data-root", "exec-root", "pidfile")]
         network = ["--bridge=none", "--iptables=false", "--ip-forward=false"]
+        # Where the machine has a containerd of its own, dockerd uses that one: apart from the machine's containers.
+        apart = [f"--containerd-{name}=tests-{os.getpid()}-{name}" for name in ("namespace", "plugins-namespace")]
         with (self._folder / "log").open("ab") as log:
-            line = ["dockerd", f"--host={self.address}", *places, *network]
+            line = ["dockerd", f"--host={self.address}", *places, *network, *apart]
             self._process = subprocess.Popen(line, stdout=log, stderr=log, start_new_session=True)
-        connect(START_SECONDS).close()
+        try:
+            connect(START_SECONDS).close()
+        except EngineGoneError:
+            pytest.fail("dockerd does not start:\n" + (self._folder / "log").read_text()[-2000:])
 
     def stop(self) -> None:
         """As a service manager does it: containers are asked to stop first."""
@@ -106,8 +111,8 @@ def system_image(engine: PrivateEngine, pytestconfig: pytest.Config) -> images.P
     """The Dockerfile's system stage on a Debian base, built once for all test processes and kept for the next time."""
     root = images.project()
     key = hashlib.sha256(b"".join((root / name).read_bytes() for name in images.INGREDIENTS)).hexdigest()[:12]
-    assert pytestconfig.cache is not None
-    folder = Path(pytestconfig.cache.mkdir("engine"))
+    folder = pytestconfig.rootpath / ".pytest_cache" / "engine"
+    folder.mkdir(parents=True, exist_ok=True)
     packed, pin = folder / f"{key}.tar", folder / f"{key}.json"
     with folder_lock(folder, deadline_s=900), connected() as client:
         if pin.exists():
