@@ -16,14 +16,16 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import docker
 import pytest
 
 from selfflow_bench.atomic_files import folder_lock
 from selfflow_bench.containers import build, images
-from selfflow_bench.containers.engine import EngineGoneError, connect, connected
+from selfflow_bench.containers.engine import EngineGoneError, connect
 from selfflow_bench.containers.executor import DockerExecutor
 from selfflow_bench.places import Places
 
@@ -114,7 +116,7 @@ def system_image(engine: PrivateEngine, pytestconfig: pytest.Config) -> images.P
     folder = pytestconfig.rootpath / ".pytest_cache" / "engine"
     folder.mkdir(parents=True, exist_ok=True)
     packed, pin = folder / f"{key}.tar", folder / f"{key}.json"
-    with folder_lock(folder, deadline_s=900), connected() as client:
+    with folder_lock(folder, deadline_s=900), patient_client() as client:
         if pin.exists():
             with packed.open("rb") as file:
                 client.images.load(file)
@@ -131,6 +133,16 @@ def system_image(engine: PrivateEngine, pytestconfig: pytest.Config) -> images.P
     return found.model_copy(update={"packages": Path(sysconfig.get_path("purelib"))})
 
 
+@contextmanager
+def patient_client() -> Iterator[docker.DockerClient]:
+    """For moving whole images, which on a busy disk takes longer than any call of a run's."""
+    client = docker.from_env(timeout=600)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
 def import_debian(folder: Path) -> str:
     """Make a Debian by debootstrap and import it; its tag."""
     tag = f"debootstrap:{SUITE}"
@@ -141,7 +153,7 @@ def import_debian(folder: Path) -> str:
         assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-2000:]
         with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as tar:
             assert tar.stdout is not None
-            with connected() as client:
+            with patient_client() as client:
                 repository, _, version = tag.partition(":")
                 answer = client.api.import_image(tar.stdout, repository=repository, tag=version)
         assert "error" not in json.loads(answer.splitlines()[-1]), answer
