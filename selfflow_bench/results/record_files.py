@@ -155,7 +155,8 @@ def read_all(root: Path) -> Reading:
 def invalidate(run_id: str, reason: str, evidence: str, root: Path) -> None:
     """Add the line that takes a record out of every comparison; the record itself stays.
 
-    Raises SuiteError without a reason and evidence, or if there is no such record or it is invalidated already.
+    Raises SuiteError without a reason and evidence, or if there is no such record, it is invalidated already or is of a
+    smoke run.
     """
     for field, text in (("reason", reason), ("evidence", evidence)):
         if not text.strip():
@@ -165,6 +166,8 @@ def invalidate(run_id: str, reason: str, evidence: str, root: Path) -> None:
     found = list((root / RECORDS).rglob(f"{run_id}.json"))
     if not found:
         raise SuiteError(f"{root / RECORDS}: there is no record {run_id}. Give the id of one that is there.")
+    if not kept(read(found[0])):
+        raise SuiteError(f"record {run_id}: is of a smoke run, which never counts. There is nothing to take out.")
     line = Invalidation(
         run_id=run_id,
         reason=reason.strip(),

@@ -110,7 +110,9 @@ def test_what_is_not_as_it_was_written_is_named_and_left_out(tmp_path: Path) -> 
 
 def test_the_hash_is_what_sha256sum_prints_and_smoke_runs_are_not_kept(tmp_path: Path) -> None:
     path = write(record(), tmp_path)
-    write(record(tier="smoke"), tmp_path)
+    smoke = write(record(tier="smoke"), tmp_path)
+    with pytest.raises(SuiteError, match="smoke run, which never counts"):
+        invalidate(smoke.stem, "x", "y", tmp_path)
     printed = subprocess.run(["sha256sum", str(path)], capture_output=True, text=True, check=True).stdout
     assert read_index(tmp_path).hashes == {record().run_id: printed.split()[0]}
     assert read_all(tmp_path).unindexed == ()
