@@ -104,8 +104,8 @@ def _shifted_mask(run: stages.Run) -> stages.Run:
 
 def _worse_loss(run: stages.Run) -> stages.Run:
     kind = type(run.method)
-    worse = type(f"Worse{kind.__name__}", (_WorseLoss, kind), {})
-    method = worse.__new__(worse)
+    worse: type[Any] = type(f"Worse{kind.__name__}", (_WorseLoss, kind), {})
+    method = object.__new__(worse)
     vars(method).update(vars(run.method))
     return replace(run, method=method)
 
