@@ -2,6 +2,7 @@
 
 import math
 
+from selfflow_bench.results.metric_name import MetricName
 from selfflow_bench.results.statistics import BETTER, EQUIVALENT, INCONCLUSIVE, WORSE, MeanDifference
 
 _KINDS = {"validation_loss": "validation loss", "kid": "KID", "frechet": "Fréchet distance"}
@@ -9,15 +10,15 @@ _KINDS = {"validation_loss": "validation loss", "kid": "KID", "frechet": "Fréch
 
 def metric_title(name: str) -> str:
     """ "kid/net" to "KID (net)": a distance is never named without its network."""
-    kind, _, network = name.partition("/")
-    title = _KINDS.get(kind, kind.replace("_", " "))
-    return f"{title} ({network})" if network else title
+    network = MetricName.of(name).network
+    return f"{metric_kind(name)} ({network})" if network else metric_kind(name)
 
 
 def metric_kind(name: str) -> str:
-    """ "kid/net" to "KID", for places where the network stands beside it."""
-    kind = name.partition("/")[0]
-    return _KINDS.get(kind, kind.replace("_", " "))
+    """ "kid/net" to "KID", for places where the network stands beside it; "kid/net/4-step" to "KID, 4-step"."""
+    parts = MetricName.of(name)
+    title = _KINDS.get(parts.kind, parts.kind.replace("_", " "))
+    return f"{title}, {parts.sampler}" if parts.sampler else title
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -9,7 +9,17 @@ from rich.console import Console
 from selfflow_bench.results.comparison import compare
 from selfflow_bench.results.record import Record
 from selfflow_bench.results.summary import print_summary
-from selfflow_bench.results.wording import flops, metric_title, number, percent, probability, seconds, share, signed
+from selfflow_bench.results.wording import (
+    flops,
+    metric_kind,
+    metric_title,
+    number,
+    percent,
+    probability,
+    seconds,
+    share,
+    signed,
+)
 
 
 def printed(records: list[Record], *, encoding: str = "utf-8", colours: bool = False) -> str:
@@ -85,3 +95,10 @@ def test_other_forms() -> None:
     ]  # fmt: skip
     assert [flops(5.571e12), flops(7.2e8), flops(3e21), flops(None)] == ["5.57 TFLOP", "0.720 GFLOP", "3.00 ZFLOP", "–"]
     assert [probability(0.0213), probability(1e-9), probability(1.0)] == ["0.021", "< 0.0001", "1"]
+
+
+def test_metrics_are_named_with_their_network_and_sampler() -> None:
+    assert metric_title("validation_loss") == "validation loss"
+    assert metric_title("kid/net") == "KID (net)"
+    assert metric_title("frechet/net/4-step") == "Fréchet distance, 4-step (net)"
+    assert metric_kind("kid/net/1-step") == "KID, 1-step"

@@ -11,6 +11,7 @@ from selfflow_bench.results import cost_table, speed_table
 from selfflow_bench.results.claims import PublishedTable, read_claims
 from selfflow_bench.results.comparison import Comparison, Margins
 from selfflow_bench.results.leaderboard import Board, build
+from selfflow_bench.results.metric_name import MetricName
 from selfflow_bench.results.record_files import read_all
 from selfflow_bench.results.report.overview import Overview, RecipeFacts, overview
 from selfflow_bench.results.report.sections import Section, section, styles
@@ -90,7 +91,8 @@ def _measured_by_method(tables: Sequence[Comparison]) -> dict[str, str]:
         for arm in table.arms:
             recipes.setdefault(arm.label, set()).add(table.recipe)
         for found in table.differences:
-            if found.metric.partition("/")[0] == "kid":
+            name = MetricName.of(found.metric)
+            if name.kind == "kid" and not name.sampler:
                 verdicts.setdefault(found.label, Counter())[found.paired.verdict] += 1
     said = {}
     for label, names in recipes.items():

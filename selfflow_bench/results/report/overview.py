@@ -9,6 +9,7 @@ from typing import Any
 
 from selfflow_bench.canonical import digest
 from selfflow_bench.results.comparison import Comparison, Difference, metric_order
+from selfflow_bench.results.metric_name import MetricName
 from selfflow_bench.results.report.tones import TONES, tone
 from selfflow_bench.results.statistics import MeanDifference
 from selfflow_bench.results.wording import metric_kind, percent
@@ -140,7 +141,8 @@ def anchor(table: Comparison) -> str:
 def _rows(table: Comparison, modality: dict[str, str]) -> list[Row]:
     rows = []
     for arm in table.arms:
-        differences = {d.metric.partition("/")[0]: d for d in table.differences if d.label == arm.label}
+        own = [(MetricName.of(d.metric), d) for d in table.differences if d.label == arm.label]
+        differences = {name.kind: d for name, d in own if not name.sampler}
         if differences:
             pairs = max(d.paired.n for d in differences.values())
             known = modality.get(table.recipe.partition("@")[0], "other")
