@@ -49,9 +49,20 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The whole test suite; arguments go to pytest."""
+    """The test suite but what is marked "once"; arguments go to pytest."""
     install(session)
-    session.run("pytest", "--numprocesses=auto", "--dist=worksteal", *(session.posargs or ["tests"]))
+    _pytest(session, "not once")
+
+
+@nox.session(default=False)
+def tests_once(session: nox.Session) -> None:
+    """The tests marked "once": models compiled, further recipes run whole. CI runs them too."""
+    install(session)
+    _pytest(session, "once")
+
+
+def _pytest(session: nox.Session, marked: str) -> None:
+    session.run("pytest", "-m", marked, "--numprocesses=auto", "--dist=worksteal", *(session.posargs or ["tests"]))
 
 
 @nox.session

@@ -59,7 +59,9 @@ def what_must_be_equal(record: dict[str, Any]) -> dict[str, Any]:
     return {"curve": curve, **{name: record[name] for name in ("metrics", "untrained", "validations", "seed")}}
 
 
-@pytest.mark.parametrize("recipe", ["sana", "wan", "ace_step"])
+@pytest.mark.parametrize(
+    "recipe", ["sana", pytest.param("wan", marks=pytest.mark.once), pytest.param("ace_step", marks=pytest.mark.once)]
+)
 def test_run_does_it_all_and_again_does_nothing(recipe: str, command: Callable[..., list[str]], tmp_path: Path) -> None:
     done = finish(command("run", recipe, "--tier", "smoke"))
     assert done.returncode == 0, done.stderr

@@ -24,8 +24,8 @@ from selfflow_bench.failures import Trouble
 POLL_SECONDS = 0.5
 ENDED = ("exited", "dead")
 _KILL_SECONDS = 20.0
-_LEAVING_SECONDS = 10.0
-"""An engine that shuts down stops its containers first, and answers for a moment longer."""
+_LEAVING_SECONDS = 30.0
+"""An engine that shuts down stops its containers first, and answers for a while longer (more than 10 s were seen)."""
 _AWAY = Trouble("engine gone", "the engine went away while the run was going")
 
 

@@ -53,6 +53,7 @@ def test_blocks_are_whole_graphs_and_a_new_mask_makes_no_other(family_name: str,
     assert graphs[0] == graphs[1] > 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ONE_OF_EACH_MODULATION)
 def test_inductor_gives_the_eager_numbers_and_gradients(name: str, tiny: Callable[[str], Tiny]) -> None:
     """The first block of each class, because every one costs many seconds to compile."""

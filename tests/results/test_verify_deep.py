@@ -39,9 +39,9 @@ def test_the_real_records_can_be_derived_again(places: Places) -> None:
 def test_a_recipe_changed_together_with_its_lock_is_found(places: Places) -> None:
     """The lock alone would not show it: it agrees with the recipe."""
     path = places.recipes / "sana" / "v1.toml"
-    block = "[tiers.micro.methods.self_flow]\nstudent_block = "
-    assert f"{block}2" in path.read_text(encoding="utf-8")
-    path.write_text(path.read_text(encoding="utf-8").replace(f"{block}2", f"{block}1"), encoding="utf-8")
+    block = "[methods.self_flow]\nmask_ratio = 0.25\nweight = 0."
+    assert f"{block}5" in path.read_text(encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(f"{block}5", f"{block}4"), encoding="utf-8")
     moved = verify_deep(places)
     assert {one.field for one in moved} >= {"methods.sana@1.micro.self_flow", "method.settings", "run_id"}
     (places.recipes / "lock.json").write_text(json.dumps(lock_entries(places)), encoding="utf-8")
