@@ -10,10 +10,12 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
 import docker
+import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
@@ -26,6 +28,8 @@ ENDED = ("exited", "dead")
 _KILL_SECONDS = 20.0
 _LEAVING_SECONDS = 30.0
 """An engine that shuts down stops its containers first, and answers for a while longer (more than 10 s were seen)."""
+_FORGETTING_SECONDS = 3.0
+"""An engine that no longer knows a container may be shutting down: then it stops answering within this."""
 _AWAY = Trouble("engine gone", "the engine went away while the run was going")
 
 
@@ -101,6 +105,10 @@ def watch(container: Container, look: Callable[[], Trouble | None]) -> End:
         try:
             container.reload()
         except NotFound:
+            if away is None and _goes_away(container, _FORGETTING_SECONDS):
+                away = _AWAY
+                if _comes_back():
+                    continue
             return End(container.attrs, away, was_removed=away is None)
         except Exception as error:
             if not is_gone(error):
@@ -110,7 +118,7 @@ def watch(container: Container, look: Callable[[], Trouble | None]) -> End:
                 return End(container.attrs, away)
             continue
         if trouble is not None or container.status in ENDED:
-            if away is None and trouble is None and _was_stopped(container) and _goes_away(container):
+            if away is None and trouble is None and _was_stopped(container) and _by_the_engine(container):
                 away = _AWAY
                 if _comes_back():
                     continue
@@ -170,14 +178,35 @@ def _was_stopped(container: Container) -> bool:
     return not state["OOMKilled"] and state["ExitCode"] in [128 + number for number in signals]
 
 
-def _goes_away(container: Container) -> bool:
+def _by_the_engine(container: Container) -> bool:
     """Whether it was the engine's end that stopped a container, and not somebody who wanted the run to stop."""
-    deadline = time.monotonic() + _LEAVING_SECONDS
+    return _goes_away(container, 0.1) or _has_begun_anew(container) or _goes_away(container, _LEAVING_SECONDS)
+
+
+def _has_begun_anew(container: Container) -> bool:
+    """Whether the engine has started since the container did: its events, which it keeps in memory, begin later.
+
+    A restart can be over between two looks, and nothing else that an engine says tells of it. One that had hundreds of
+    other events since then has forgotten too; the run then goes on once more for nothing.
+    """
+    since = int(datetime.fromisoformat(container.attrs["State"]["StartedAt"][:19] + "+00:00").timestamp()) - 1
+    filters = {"container": container.id, "event": "start"}
+    try:
+        told = container.client.api.events(since=since, until=int(time.time()) + 1, filters=filters, decode=True)
+        return not any(True for _ in told)
+    except (DockerException, requests.RequestException):
+        return True
+
+
+def _goes_away(container: Container, seconds: float) -> bool:
+    """Whether the engine stops answering within so many seconds."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            container.reload()
-        except Exception as error:
-            return is_gone(error)
+            # Of the engine, not of the container: one that shuts down may have let go of the container already.
+            container.client.ping()
+        except (DockerException, requests.RequestException):
+            return True
         time.sleep(0.2)
     return False
 
