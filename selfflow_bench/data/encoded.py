@@ -26,7 +26,7 @@ from selfflow_bench.errors import DamagedFileError, FieldError
 
 # Part of the digest: raise it when the content changes for the same inputs.
 _FORMAT = 1
-_SHARD = 512
+SHARD_ITEMS = 512
 """Items per file."""
 
 
@@ -35,7 +35,7 @@ class EncodedFeatures:
     """Features of all items of a split, mapped from their files and read as they are used.
 
     Args:
-        shards: float16 ``[512 or fewer, *shape]`` each, in the split's order.
+        shards: float16 ``[items, *shape]`` each, in the split's order; all but the last of one length.
     """
 
     shards: tuple[Tensor, ...]
@@ -47,11 +47,18 @@ class EncodedFeatures:
 
     def of(self, items: Tensor) -> Tensor:
         """float32 ``[M, *shape]`` of items, int64 ``[M]``."""
-        return torch.stack([self.shards[item // _SHARD][item % _SHARD] for item in items.tolist()]).float()
+        length = len(self.shards[0])
+        return torch.stack([self.shards[item // length][item % length] for item in items.tolist()]).float()
 
 
 def encoded_features(
-    encoder: str, source: str, split: SplitName, cache: Path, progress: Callable[[str], None] = lambda text: None
+    encoder: str,
+    source: str,
+    split: SplitName,
+    cache: Path,
+    progress: Callable[[str], None] = lambda text: None,
+    *,
+    shard_items: int = SHARD_ITEMS,
 ) -> EncodedFeatures:
     """The features of a split's media by the encoder of that name; made where ``cache`` lacks them.
 
@@ -68,11 +75,11 @@ def encoded_features(
 
     def write(folder: Path) -> None:
         data, files = sources.load(source, split), []
-        for start in range(0, len(data), _SHARD):
-            media = sources.media(data.select(range(start, min(start + _SHARD, len(data)))))
-            files.append(folder / f"features-{start // _SHARD:05d}.safetensors")
+        for start in range(0, len(data), shard_items):
+            media = sources.media(data.select(range(start, min(start + shard_items, len(data)))))
+            files.append(folder / f"features-{start // shard_items:05d}.safetensors")
             save_file({"features": torch.from_numpy(_encoded(made_by, media)).half()}, files[-1])
-            progress(f"{min(start + _SHARD, len(data))} of {len(data)} {split} items encoded by {encoder}")
+            progress(f"{min(start + shard_items, len(data))} of {len(data)} {split} items encoded by {encoder}")
         write_manifest(folder, files, content)
 
     directory = made_once(cache, canonical.digest(content), write)

@@ -11,7 +11,7 @@ import torch
 
 from selfflow_bench import encoders
 from selfflow_bench.cost import encoder_flops
-from selfflow_bench.data import encoded, sources
+from selfflow_bench.data import sources
 from selfflow_bench.data.encoded import encoded_features, pictures_per_item
 from selfflow_bench.encoders.dinov2 import MODEL, REVISION, DinoV2
 from selfflow_bench.encoders.efficientnet_lite0 import NAME, EfficientNetLite0Maps
@@ -65,12 +65,9 @@ def test_a_missing_dinov2_says_which_revision_to_fetch(tmp_path: Path) -> None:
         DinoV2(tmp_path, tmp_path / "nothing")
 
 
-def test_features_of_a_source_are_made_once_in_shards(
-    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(encoded, "_SHARD", 4)
+def test_features_of_a_source_are_made_once_in_shards(small: str, tmp_path: Path) -> None:
     told: list[str] = []
-    made = encoded_features(NAME, small, "train", tmp_path, told.append)
+    made = encoded_features(NAME, small, "train", tmp_path, told.append, shard_items=4)
     assert told == [f"4 of 6 train items encoded by {NAME}", f"6 of 6 train items encoded by {NAME}"]
     assert [len(shard) for shard in made.shards] == [4, 2]
     frames = sources.media_shape(small)[0]
