@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfflow_bench.canonical import digest
 from selfflow_bench.errors import FieldError
 from selfflow_bench.identity import Versioned
 from selfflow_bench.places import Places
 from selfflow_bench.recipe import (
+    Checkpoint,
+    Lora,
     Protocol,
     Recipe,
     RecipeTier,
@@ -47,6 +49,9 @@ class RunSpec(BaseModel):
     family: str
     transformer: dict[str, Any]
     codec: dict[str, str | int | float]
+    # Left out of the key where there is none, so that they moved no earlier run's.
+    checkpoint: Checkpoint | None = Field(default=None, exclude_if=lambda value: value is None)
+    lora: Lora | None = Field(default=None, exclude_if=lambda value: value is None)
     method: str
     label: str
     settings: dict[str, Any]
@@ -135,6 +140,8 @@ def make_plan(
                     family=recipe.family,
                     transformer=chosen.transformer,
                     codec=chosen.codec,
+                    checkpoint=chosen.checkpoint,
+                    lora=chosen.lora,
                     method=label.partition(".")[0],
                     label=label,
                     settings=settings,

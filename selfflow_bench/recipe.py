@@ -22,10 +22,12 @@ from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
 from selfflow_bench.identity import Sha256
 from selfflow_bench.registry import names
 
-Tier = Literal["smoke", "micro"]
+Tier = Literal["smoke", "micro", "reference"]
 VALIDATION_TIMESTEPS = 8
 """Equidistant sigmas of the validation loss (as MLPerf's FLUX benchmark has)."""
 TIERS: tuple[Tier, ...] = typing.get_args(Tier)
+UNPINNED = "unpinned"
+"""Stands for a revision or hash that is not known yet: `selfflow-bench pin` fills it in on a connected machine."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 
@@ -34,11 +36,27 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class Checkpoint(_Strict):
+    """Published weights: a hub repository in diffusers' folder format, and the commit of it, or ``unpinned``."""
+
+    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")]
+
+
+class Lora(_Strict):
+    """Low-rank adapters (arXiv 2106.09685): ``targets`` are the ends of the names of the layers that get one."""
+
+    rank: PositiveInt
+    alpha: PositiveFloat
+    targets: Annotated[list[str], Field(min_length=1)]
+
+
 class RecipeTier(_Strict):
     """One size of a recipe: its protocol, how media become latents, the transformer, and what methods align.
 
     Blocks count from 1. They and the encoder hold for every method that takes such a setting, unless the method's own
-    table says otherwise.
+    table says otherwise. ``checkpoint`` are the weights that training starts from, fresh ones if there is none;
+    ``lora`` says that adapters are trained and not the weights themselves.
     """
 
     protocol: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[1-9][0-9]*$")]
@@ -47,6 +65,8 @@ class RecipeTier(_Strict):
     encoder: str | None = None
     codec: dict[str, str | int | float]
     transformer: dict[str, Any]
+    checkpoint: Checkpoint | None = None
+    lora: Lora | None = None
     methods: dict[str, dict[str, Any]] = {}
 
     def aligned(self) -> dict[str, Any]:
@@ -115,6 +135,9 @@ class TrainingSettings(_Strict):
     condition_dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)]
     precision: Literal["float32", "bf16"]
+    # Left out of the digest where off, so that they moved no earlier protocol's.
+    gradient_checkpointing: bool = Field(default=False, exclude_if=lambda value: not value)
+    compile: bool = Field(default=False, exclude_if=lambda value: not value)
     threads: PositiveInt
     log_every: PositiveInt
     checkpoint_every: PositiveInt
