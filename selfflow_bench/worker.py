@@ -34,6 +34,7 @@ from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.errors import InfrastructureError, InterruptedRunError, NonFiniteLossError, SuiteError
 from selfflow_bench.events import EventLog
 from selfflow_bench.failures import WORKER_CODES, Kind, is_disk_full
+from selfflow_bench.machine import machine_class
 from selfflow_bench.plan import RunSpec
 from selfflow_bench.training.loop import Progress
 
@@ -63,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
             return InfrastructureError.exit_code
         spec = RunSpec.model_validate_json(chosen.spec.read_text(encoding="utf-8"))
         events = EventLog(chosen.folder / "events.jsonl")
+        # For the record of a run that never comes to a result.
+        events.write("machine", **_machine())
         try:
             result = _run(spec, chosen.folder, chosen.cache, events, stop)
         except InterruptedRunError as error:
@@ -140,15 +143,6 @@ def _failure(error: Exception) -> dict[str, str]:
 
 def _machine() -> dict[str, Any]:
     """What a record says of software and hardware: classes, never names of hosts or users."""
-    model = platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "versions": {
             "python": platform.python_version(),
@@ -156,11 +150,9 @@ def _machine() -> dict[str, Any]:
             **{name: version(name) for name in _VERSIONS},
         },
         "hardware": {
-            "cpu": model,
-            "cores": os.cpu_count(),
+            **machine_class(),
             "threads": torch.get_num_threads(),
-            "accelerator": accelerator,
-            "memory_gb": round(memory, 1),
+            "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
 
