@@ -178,7 +178,11 @@ def validation_triples(run: Run) -> ValidationTriples:
     """The protocol's fixed triples."""
     settings, split = run.spec.conditions.evaluation, run.data.validation
     return ValidationTriples(
-        split.latents, run.conditions(split), count=settings.validation_triples, batch=settings.batch
+        split.latents,
+        run.conditions(split),
+        count=settings.validation_triples,
+        batch=settings.batch,
+        grid=settings.validation_grid,
     )
 
 
@@ -222,7 +226,7 @@ def generate(run: Run, model: nn.Module, steps: int | None = None) -> tuple[np.n
         model.eval(),
         run.conditions(split).of(chosen),
         run.data.latent_shape,
-        steps=steps or settings.sampler_steps,
+        steps=steps or _sampler_steps(run.spec),
         shift=run.spec.conditions.timesteps.shift,
         batch=settings.batch,
         seed=run.spec.seed,
@@ -289,6 +293,14 @@ def count_cost(run: Run) -> dict[str, float]:
         "flops_over_vanilla": whole / vanilla.flops_per_sample,
         "parameters": own.parameters,
     }
+
+
+def _sampler_steps(spec: RunSpec) -> int:
+    steps = spec.conditions.evaluation.sampler_steps
+    if steps == "documented":
+        problem = "only published weights come with a documented number"
+        raise FieldError(f"protocol {spec.protocol}", "evaluation.sampler_steps", steps, problem, "Set a number.")
+    return steps
 
 
 def _taken(family: Family) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """Validation loss: fixed (sample, noise, timestep) triples at homogeneous timesteps, the same for every run.
 
-Sigmas are the midpoints of 8 equal parts of [0, 1], ``(j + 1/2) / 8``; each triple is pre-assigned one, so that the
-parts have equally many. Noise is keyed by the triple alone: neither the method nor the run's seed changes it.
+Sigmas are one for each of 8 equal parts of [0, 1]: the midpoints, ``(j + 1/2) / 8``, or where the parts begin,
+``j / 8``, as MLPerf Training's FLUX.1 benchmark has them. Each triple is pre-assigned one, row i of the split the
+(i mod 8)-th, so that the parts have equally many. Noise is keyed by the triple alone: neither the method nor the run's
+seed changes it. MLPerf itself draws fresh noise at every validation, so its losses vary where these do not.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.families.base import Family
 from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.randomness import normal
-from selfflow_bench.recipe import VALIDATION_TIMESTEPS
+from selfflow_bench.recipe import VALIDATION_TIMESTEPS, ValidationGrid
 
 _SEED = 0
 
@@ -36,11 +38,15 @@ class ValidationTriples:
         conditions: of the items.
         count: number of triples, a multiple of 8.
         batch: triples per forward.
+        grid: which sigmas.
     """
 
-    def __init__(self, latents: Tensor, conditions: ConditionTable, *, count: int, batch: int) -> None:
+    def __init__(
+        self, latents: Tensor, conditions: ConditionTable, *, count: int, batch: int, grid: ValidationGrid = "midpoints"
+    ) -> None:
         self._latents, self._conditions = latents, conditions
         self.count, self._batch = count, batch
+        self._offset = 0.5 if grid == "midpoints" else 0.0
 
     def batches(self) -> list[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
         """(latents, noise, sigma, conditions) of each forward, in triple order."""
@@ -52,7 +58,7 @@ class ValidationTriples:
             bins = torch.tensor([(t + t // len(self._latents)) % VALIDATION_TIMESTEPS for t in triples])
             latents = self._latents[items]
             noise = normal(latents.shape[1:], _SEED, "validation", triples)
-            made.append((latents, noise, (bins + 0.5) / VALIDATION_TIMESTEPS, self._conditions.of(items)))
+            made.append((latents, noise, (bins + self._offset) / VALIDATION_TIMESTEPS, self._conditions.of(items)))
         return made
 
 
