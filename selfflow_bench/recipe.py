@@ -29,6 +29,8 @@ VALIDATION_TIMESTEPS = 8
 TIERS: tuple[Tier, ...] = typing.get_args(Tier)
 UNPINNED = "unpinned"
 """Stands for a revision or hash that is not known yet: `selfflow-bench pin` fills it in on a connected machine."""
+Parallel = Literal["ddp", "fsdp"]
+"""How several processes share a training: each has the whole model, or its share of every parameter."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 ValidationGrid = Literal["midpoints", "eighths"]
@@ -172,6 +174,7 @@ class TrainingSettings(_Strict):
     # Left out of the digest where off, so that they moved no earlier protocol's.
     gradient_checkpointing: bool = Field(default=False, exclude_if=lambda value: not value)
     compile: bool = Field(default=False, exclude_if=lambda value: not value)
+    parallel: Parallel = Field(default="ddp", exclude_if=lambda value: value == "ddp")
     threads: PositiveInt
     log_every: PositiveInt
     checkpoint_every: PositiveInt
@@ -220,10 +223,11 @@ class EvaluationSettings(_Strict):
 
 
 class BudgetSettings(_Strict):
-    """What one run may take; not part of the digest."""
+    """What one run may take; not part of the digest. ``gpus`` is also the number of processes that share it."""
 
     minutes: PositiveFloat
     memory_mb: PositiveInt
+    gpus: PositiveInt = 1
 
 
 class MarginSettings(_Strict):

@@ -95,6 +95,21 @@ class Tiny:
         return (*frames, 4, 4, 12)
 
 
+def make_tiny(places: Places, name: str) -> Tiny:
+    """A family's smoke tier, its weights those of seed 0, and nothing in it zero."""
+    spec = make_plan(places, name, tier="smoke").runs[0]
+    family = family_class(name)(spec.transformer)
+    torch.manual_seed(0)
+    transformer = family.build().eval()
+    with torch.no_grad():
+        for value in transformer.parameters():
+            if not value.any():  # a zero-initialised part would make its tests vacuous
+                value.normal_(std=0.05)
+    channels = codec_from(spec.codec).latent_shape(sources.media_shape(spec.conditions.data.source))[0]
+    known = expected(name)
+    return Tiny(family, transformer, (channels, *(known.cells or CELLS[family.modality])), known)
+
+
 @pytest.fixture(scope="session")
 def project() -> Places:
     return default_places()
@@ -110,18 +125,7 @@ def tiny(project: Places) -> Callable[[str], Tiny]:
         if optional:
             return replace(make(name), optional=tuple(optional))
         if name not in made:
-            spec = make_plan(project, name, tier="smoke").runs[0]
-            family = family_class(name)(spec.transformer)
-            torch.manual_seed(0)
-            transformer = family.build().eval()
-            with torch.no_grad():
-                for value in transformer.parameters():
-                    if not value.any():  # a zero-initialised part would make its tests vacuous
-                        value.normal_(std=0.05)
-            channels = codec_from(spec.codec).latent_shape(sources.media_shape(spec.conditions.data.source))[0]
-            known = expected(name)
-            cells = known.cells or CELLS[family.modality]
-            made[name] = Tiny(family, transformer, (channels, *cells), known)
+            made[name] = make_tiny(project, name)
         return made[name]
 
     return make

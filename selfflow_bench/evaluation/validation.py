@@ -9,6 +9,7 @@ seed changes it. MLPerf itself draws fresh noise at every validation, so its los
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,27 @@ from selfflow_bench.randomness import normal
 from selfflow_bench.recipe import VALIDATION_TIMESTEPS, ValidationGrid
 
 _SEED = 0
+
+
+class SharedWork(Protocol):
+    """The processes that share the validation, this one among them."""
+
+    index: int
+    count: int
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of all processes' values."""
+        ...
+
+
+class _Alone:
+    index, count = 0, 1
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+
+ALONE: SharedWork = _Alone()
 
 
 @dataclass(frozen=True)
@@ -63,19 +85,29 @@ class ValidationTriples:
 
 
 @torch.no_grad()
-def validation_loss(family: Family, model: nn.Module, triples: ValidationTriples) -> ValidationLoss:
-    """The model's loss on the triples; one read-back at the end. Accumulated in float64."""
+def validation_loss(
+    family: Family, model: nn.Module, triples: ValidationTriples, processes: SharedWork = ALONE
+) -> ValidationLoss:
+    """The model's loss on the triples; one read-back at the end. Accumulated in float64.
+
+    Several processes take turns at the batches and all get the whole loss. All run the model equally often, because
+    each may hold a part of it only: where batches run out, the last is run again and not counted.
+    """
     device = next(model.parameters()).device
     total = torch.zeros(VALIDATION_TIMESTEPS, dtype=torch.float64, device=device)
     counts = torch.zeros(VALIDATION_TIMESTEPS, dtype=torch.float64, device=device)
-    for cpu_latents, cpu_noise, cpu_sigma, cpu_conditions in triples.batches():
+    batches = triples.batches()
+    for turn in range(processes.index, -(-len(batches) // processes.count) * processes.count, processes.count):
+        cpu_latents, cpu_noise, cpu_sigma, cpu_conditions = batches[min(turn, len(batches) - 1)]
         latents, noise, sigma = cpu_latents.to(device), cpu_noise.to(device), cpu_sigma.to(device)
         conditions = {name: value.to(device) for name, value in cpu_conditions.items()}
         noisy = family.noising.noised(latents, noise, per_sample_shape(sigma, latents))
         predicted = family.predict(model, noisy, sigma, conditions).float()
         losses = (predicted - family.noising.target(latents, noise)).square().flatten(1).mean(1).double()
+        if turn >= len(batches):
+            continue
         bins = (sigma * VALIDATION_TIMESTEPS).long()
         total.index_add_(0, bins, losses)
         counts.index_add_(0, bins, torch.ones_like(losses))
-    per_timestep = (total / counts).tolist()
+    per_timestep = (processes.total(total) / processes.total(counts)).tolist()
     return ValidationLoss(sum(per_timestep) / len(per_timestep), tuple(per_timestep))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -44,6 +45,9 @@ class Family(ABC):
     accepts: ClassVar[tuple[str, ...]] = ()
     """Conditions that the family can have, or not."""
 
+    adapter_prefix: ClassVar[str] = "transformer."
+    """What the published pipeline puts before the names of the transformer's layers in a file of adapters."""
+
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = dict(config)
 
@@ -56,6 +60,17 @@ class Family(ABC):
     def make(self) -> nn.Module:
         """The bare transformer, without hooks."""
         return self.transformer_class(**self.config)
+
+    def load(self, snapshot: Path, dtype: torch.dtype) -> nn.Module:
+        """The bare transformer with published weights, from a folder in diffusers' format. Reads local files only."""
+        made: nn.Module = self.transformer_class.from_pretrained(  # type: ignore[attr-defined]
+            snapshot / "transformer", torch_dtype=dtype, local_files_only=True
+        )
+        return made
+
+    def save(self, transformer: nn.Module, folder: Path) -> None:
+        """Write a transformer so that the published pipeline can be given it: what `load` reads."""
+        transformer.save_pretrained(folder / "transformer")  # type: ignore[operator]
 
     def attach(self, transformer: nn.Module) -> None:
         """Install, once and for good, what conditioning by levels needs of a made transformer: hooks only.
@@ -184,7 +199,8 @@ class Family(ABC):
         latents = torch.zeros(1, *latent_shape, device=reference.device)
         one = {name: value[:1] for name, value in conditions.items()}
         sigma = torch.zeros(1, device=reference.device)
-        with torch.no_grad():
+        low_precision = any(value.dtype == torch.bfloat16 for value in transformer.parameters())
+        with torch.no_grad(), torch.autocast(reference.device.type, torch.bfloat16, enabled=low_precision):
             output = output_of_block(first, lambda: self.predict(transformer, latents, sigma, one))
         return int(self.hidden_tokens(output, latents, one).shape[-1])
 
