@@ -66,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     stop = _stop_on_signals()
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):  # elsewhere might be read-only, or nothing to run from
+        os.environ.setdefault(name, str(chosen.folder / "compiled"))
     spec = RunSpec.model_validate_json(chosen.spec.read_text(encoding="utf-8"))
     if "RANK" in os.environ:  # the one that started this process holds the lock
         return _one_of_several(spec, chosen.folder, chosen.cache, stop, int(os.environ["RANK"]))
@@ -76,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{chosen.folder}: another process is doing this run", file=sys.stderr)
             return InfrastructureError.exit_code
         if spec.conditions.budget.gpus > 1:
-            return _several(spec, chosen.folder, chosen.cache, stop, lock.fileno())
+            return _several(spec, chosen, stop, lock.fileno())
         events = EventLog(chosen.folder / "events.jsonl")
         # For the record of a run that never comes to a result.
         events.write("machine", **_machine())
@@ -93,16 +95,16 @@ def main(arguments: list[str] | None = None) -> int:
         return _finish(chosen.folder, events, result)
 
 
-def _several(spec: RunSpec, folder: Path, cache: Path, stop: Callable[[], bool], lock: int) -> int:
+def _several(spec: RunSpec, chosen: argparse.Namespace, stop: Callable[[], bool], lock: int) -> int:
     """Start one process for each GPU of the budget; what they ended with, as one."""
-    count, found = spec.conditions.budget.gpus, torch.cuda.device_count()
+    folder, count, found = chosen.folder, spec.conditions.budget.gpus, torch.cuda.device_count()
     events = EventLog(folder / "events.jsonl")
     if 0 < found < count:
         text = f"budget.gpus = {count}: this machine has {found}"
         return _finish(folder, events, _failed({"class": "refused at start-up", "message": text}))
     for old in folder.glob(_FAILURE.format("*")):
         old.unlink()
-    command = [sys.executable, "-m", "selfflow_bench.worker", str(folder / "spec.json"), str(folder), str(cache)]
+    command = [sys.executable, "-m", "selfflow_bench.worker", str(chosen.spec), str(folder), str(chosen.cache)]
     codes = processes_together(command, count, stop, lock)
     died = [code for code in codes if code < 0]
     for code in WORKER_CODES.values():
