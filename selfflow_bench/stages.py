@@ -22,6 +22,7 @@ from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.cost import encoder_flops, head_sizes, meta_batch, step_cost
 from selfflow_bench.data import sources
 from selfflow_bench.data.encoded import EncodedFeatures, encoded_features, pictures_per_item
+from selfflow_bench.data.labels import with_labels
 from selfflow_bench.data.prepare import Prepared, Split, prepare
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import FieldError, InterruptedRunError, SuiteError
@@ -31,7 +32,7 @@ from selfflow_bench.evaluation.health import FeatureHealth, feature_health
 from selfflow_bench.evaluation.sampling import sample
 from selfflow_bench.evaluation.validation import ValidationTriples, validation_loss
 from selfflow_bench.events import EventLog
-from selfflow_bench.families.base import Family
+from selfflow_bench.families.base import LABEL, Family
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.methods.base import Method
 from selfflow_bench.plan import RunSpec
@@ -64,6 +65,8 @@ class Run:
     def conditions(self, split: Split) -> ConditionTable:
         """The conditions of a split's items, as far as the family takes them."""
         taken = {name: value for name, value in split.conditions.items() if name in _taken(self.family)}
+        if self.family.classes is not None:
+            return ConditionTable.of_classes(taken.pop(LABEL), self.family.classes, taken)
         return ConditionTable(split.caption, self.data.text, taken)
 
 
@@ -87,6 +90,8 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
     )
     family = family_class(spec.family)(spec.transformer)
     kind = method_class(spec.method)
+    if family.classes is not None and LABEL not in prepared.train.conditions:
+        prepared = with_labels(prepared, data.source)
     for name in family.needs:
         if name not in prepared.train.conditions:
             raise FieldError(
@@ -96,6 +101,14 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
                 f"has no {name}, which the family {spec.family} needs",
                 "Name a data set that has it.",
             )
+    if family.classes is not None and int(prepared.train.conditions[LABEL].max()) >= family.classes:
+        raise FieldError(
+            f"recipe {spec.recipe}",
+            "transformer",
+            spec.transformer,
+            f"knows {family.classes} classes, and {data.source} has more",
+            "Set the number of classes that the data have.",
+        )
     method = kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
     features = None
     if method.needs.encoder is not None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from selfflow_bench.data import captions, sources
 from selfflow_bench.data.codecs import codec_from
-from selfflow_bench.families.base import Family
+from selfflow_bench.families.base import LABEL, Family
 from selfflow_bench.methods.base import NOTHING_MORE, Batch, Needs
 from selfflow_bench.places import Places, default_places
 from selfflow_bench.plan import make_plan
@@ -67,13 +67,14 @@ class Tiny:
             "text_ids": torch.randint(0, captions.VOCABULARY, (size, text_tokens), generator=source) * keep,
         }
         for name in (*self.family.needs, *self.optional):
-            shape = self.family.condition_shape(name, self.latent_shape)
-            conditions[name] = torch.randn(size, *shape, generator=source)
+            conditions[name] = self.family.drawn_condition(name, size, self.latent_shape, source)
         noise = torch.randn(latents.shape, generator=source)
         first, second = torch.rand(size, generator=source), torch.rand(size, generator=source)
         mask_draw = torch.rand(size, self.tokens, generator=source)
-        # Captions alone are taken away: a reference or a sound stays.
+        # Captions and classes alone are taken away: a reference or a sound stays.
         empty = {name: value.clone() for name, value in conditions.items()}
+        if LABEL in empty:
+            empty[LABEL] = torch.full_like(empty[LABEL], self.family.classes)
         empty["text"], empty["text_ids"] = torch.zeros_like(text), torch.zeros_like(conditions["text_ids"])
         return Batch(
             latents=latents,

@@ -27,9 +27,11 @@ Conditions = Mapping[str, Tensor]
 """What a sample is conditioned on, batch first.
 
 ``text``: float ``[B, T, D]``, zero behind a caption's end; ``text_mask``: bool ``[B, T]``; ``text_ids``: int64
-``[B, T]``, the tokenizer's. ``reference``, where a family takes one: clean latents ``[B, C, *cells]``.
+``[B, T]``, the tokenizer's. ``reference``, where a family takes one: clean latents ``[B, C, *cells]``. ``label``: int64
+``[B]``, a class, in families that know classes and no text.
 """
 REFERENCE = "reference"
+LABEL = "label"
 
 
 class Family(ABC):
@@ -50,6 +52,11 @@ class Family(ABC):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = dict(config)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes a label can be; the one behind the last is none. None in families of text."""
+        return None
 
     def build(self) -> nn.Module:
         """The transformer with fresh weights. Raises TypeError where the class does not know an argument."""
@@ -148,6 +155,14 @@ class Family(ABC):
         if name == REFERENCE:
             return tuple(latent_shape) if self.modality == "image" else (latent_shape[0], 1, *latent_shape[2:])
         raise KeyError(f"{type(self).__name__} takes no condition {name!r}")
+
+    def drawn_condition(
+        self, name: str, count: int, latent_shape: Sequence[int], source: torch.Generator | None = None
+    ) -> Tensor:
+        """A random condition ``[count, ...]`` of the right shape and type, for measuring what values do not change."""
+        if name == LABEL and self.classes is not None:
+            return torch.randint(self.classes, (count,), generator=source)
+        return torch.randn(count, *self.condition_shape(name, latent_shape), generator=source)
 
     def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, ...]:
         """Tokens along each axis for latents ``[C, *cells]``. Raises ValueError where a patch does not fit."""

@@ -63,7 +63,7 @@ def training(
         "text_ids": torch.randint(0, captions.VOCABULARY, (5, TEXT_TOKENS), generator=source),
     }
     others = {
-        name: torch.randn(20, *tiny.family.condition_shape(name, tiny.latent_shape), generator=source)
+        name: tiny.family.drawn_condition(name, 20, tiny.latent_shape, source)
         for name in (*tiny.family.needs, *tiny.optional)
     }
     conditions = ConditionTable(torch.arange(20) % 5, text, others)
