@@ -13,6 +13,7 @@ of schedulers: the ordinary way of sampling is in `selfflow_bench.evaluation.sam
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
