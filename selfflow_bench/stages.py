@@ -139,8 +139,8 @@ def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:
     )
 
 
-def train(run: Run) -> Training:
-    """Train to the end of the budget, from the folder's checkpoint if there is one."""
+def training_of(run: Run) -> Training:
+    """The training of a run, before its first step."""
     spec, settings = run.spec, run.spec.conditions.training
     torch.set_num_threads(settings.threads)
     transformer = initial_transformer(spec, run.family)
@@ -159,10 +159,16 @@ def train(run: Run) -> Training:
     sizes = head_sizes(run.family, transformer, run.method, batches.make(range(1)))
     torch.manual_seed(key(spec.seed, "init", "heads"))
     heads = run.method.heads(sizes)
-    training = Training(transformer, heads, run.method, batches, settings, folder=run.folder, run_key=spec.key)
+    return Training(transformer, heads, run.method, batches, settings, folder=run.folder, run_key=spec.key)
+
+
+def train(run: Run) -> Training:
+    """Train to the end of the budget, from the folder's checkpoint if there is one."""
+    spec, settings = run.spec, run.spec.conditions.training
+    training = training_of(run)
     resumed = training.restore()
     run.events.write("stage", name="train", samples=training.progress.samples, of=settings.samples, resumed=resumed)
-    depth = len(run.family.blocks(transformer))
+    depth = len(run.family.blocks(training.trainee.transformer))
     triples = validation_triples(run)
 
     def validate(model: nn.Module) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -215,7 +216,9 @@ class Family(ABC):
         one = {name: value[:1] for name, value in conditions.items()}
         sigma = torch.zeros(1, device=reference.device)
         low_precision = any(value.dtype == torch.bfloat16 for value in transformer.parameters())
-        with torch.no_grad(), torch.autocast(reference.device.type, torch.bfloat16, enabled=low_precision):
+        # Not a switched-off autocast: the meta device, where steps are counted, has none at all.
+        precision = torch.autocast(reference.device.type, torch.bfloat16) if low_precision else nullcontext()
+        with torch.no_grad(), precision:
             output = output_of_block(first, lambda: self.predict(transformer, latents, sigma, one))
         return int(self.hidden_tokens(output, latents, one).shape[-1])
 
