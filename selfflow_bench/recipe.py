@@ -8,6 +8,7 @@ judge are checked by `selfflow_bench.plan`.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 import types
@@ -15,7 +16,7 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from selfflow_bench.canonical import digest
 from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
@@ -30,6 +31,9 @@ UNPINNED = "unpinned"
 """Stands for a revision or hash that is not known yet: `selfflow-bench pin` fills it in on a connected machine."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+HubId = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Revision = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")]
+"""A commit, or ``unpinned``."""
 
 
 class _Strict(BaseModel):
@@ -39,8 +43,8 @@ class _Strict(BaseModel):
 class Checkpoint(_Strict):
     """Published weights: a hub repository in diffusers' folder format, and the commit of it, or ``unpinned``."""
 
-    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")]
+    id: HubId
+    revision: Revision
 
 
 class Lora(_Strict):
@@ -56,7 +60,9 @@ class RecipeTier(_Strict):
 
     Blocks count from 1. They and the encoder hold for every method that takes such a setting, unless the method's own
     table says otherwise. ``checkpoint`` are the weights that training starts from, fresh ones if there is none;
-    ``lora`` says that adapters are trained and not the weights themselves.
+    ``lora`` says that adapters are trained and not the weights themselves. The codec ``autoencoder`` is the
+    checkpoint's own, and its table says what one item is: ``height`` and ``width`` in pixels, and ``frames`` and
+    ``fps`` of a clip, or ``seconds`` and ``rate`` (in Hz) of sound.
     """
 
     protocol: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[1-9][0-9]*$")]
@@ -75,18 +81,58 @@ class RecipeTier(_Strict):
         return {field: value for field, value in given.items() if value is not None}
 
 
+class Compression(_Strict):
+    """What the published autoencoder makes of media.
+
+    Args:
+        factors: media cells per latent cell along each axis: frames, height, width; height, width; or samples of sound.
+            The first frame of a clip becomes a latent frame of its own.
+        channels: of the autoencoder's latents.
+        packed: cells along height and width that become channels of one, behind the autoencoder.
+        sound_rate: tokens per second of sound that stand behind a clip's own, in a family that makes both.
+    """
+
+    factors: Annotated[list[PositiveInt], Field(min_length=1)]
+    channels: PositiveInt
+    packed: PositiveInt = 1
+    sound_rate: PositiveInt | None = None
+
+    def latent_shape(self, media: typing.Sequence[int], fps: float | None = None) -> tuple[int, ...]:
+        """Shape of the latents of one medium, channels first; a clip with sound is one sequence of tokens.
+
+        Raises ValueError where the axes are not as many as the factors, or a size is no whole number of latent cells.
+        """
+        if len(media) != len(self.factors):
+            raise ValueError(f"media {tuple(media)} have not the axes of the factors {tuple(self.factors)}")
+        frames = media[: len(media) // 3]  # only a clip has three axes, and time is the first
+        sides = [size * self.packed for size in self.factors[len(frames) :]]
+        if any(size % side for size, side in zip(media[len(frames) :], sides, strict=True)):
+            raise ValueError(f"media {tuple(media)} are no whole number of cells of {tuple(sides)}")
+        cells = [1 + (count - 1) // factor for count, factor in zip(frames, self.factors, strict=False)]
+        cells += [size // side for size, side in zip(media[len(frames) :], sides, strict=True)]
+        if self.sound_rate is None:
+            return (self.channels * self.packed**2, *cells)
+        if fps is None:
+            raise ValueError("the length of a clip's sound needs its fps")
+        return self.channels, math.prod(cells) + round(media[0] / fps * self.sound_rate)
+
+
 class Published(_Strict):
     """The published checkpoint and what it is used with: what the cost table counts and the reference tier trains.
 
-    ``latent_shape`` and ``conditions`` are of one sample, without the batch; blocks count from 1.
+    ``media`` (frames, height, width; or as many of these as there are; or samples of sound), ``latent_shape`` and
+    ``conditions`` are of one sample, without the batch; blocks count from 1.
     """
 
     checkpoint: str
     confidence: str
     parameters: PositiveInt
     size: str
+    media: Annotated[list[PositiveInt], Field(min_length=1)]
+    fps: PositiveFloat | None = None
     latent_shape: list[PositiveInt]
     autoencoder: str
+    compression: Compression
     text_encoders: list[str]
     student_block: PositiveInt
     teacher_block: PositiveInt
@@ -103,14 +149,68 @@ class Recipe(_Strict):
     tiers: dict[Tier, RecipeTier]
     published: Published
 
+    @model_validator(mode="before")
+    @classmethod
+    def _published_size(cls, content: Any) -> Any:
+        """The reference tier's transformer is the published one, unless it names its own."""
+        match content:
+            case {"tiers": {"reference": dict(tier)}, "published": {"transformer": dict(transformer)}}:
+                whole = {"transformer": transformer, **tier}
+                return {**content, "tiers": {**content["tiers"], "reference": whole}}
+        return content
+
+
+class HubSplit(_Strict):
+    """Items of a data set on the hub, in its own order.
+
+    Args:
+        id: of the data set.
+        revision: its commit, or ``unpinned``.
+        config: the data set's configuration, if it has several.
+        split: the data set's own name of the split.
+        columns: its names for ours: ``image``, ``video``, ``audio``, ``caption``, ``reference``. Of a list of captions
+            the first counts.
+        skip: how many items from the start are left out: they are another split's.
+        items: how many are taken; all that there are if not given.
+        smallest_side: items with fewer pixels along a side are left out, and do not count.
+        fit: how media come to the recipe's size: ``crop`` resizes the shorter side and cuts the middle out, ``stretch``
+            resizes both.
+    """
+
+    id: HubId
+    revision: Revision
+    config: str | None = None
+    split: str
+    columns: Annotated[dict[str, str], Field(min_length=1)]
+    skip: Annotated[int, Field(ge=0)] = 0
+    items: PositiveInt | None = None
+    smallest_side: PositiveInt | None = None
+    fit: Literal["crop", "stretch"] = "crop"
+
+
+class HubData(_Strict):
+    """A data set on the hub: what is trained on, and what is held out."""
+
+    train: HubSplit
+    validation: HubSplit
+
 
 class DataSettings(_Strict):
-    """Which data, by content."""
+    """Which data: by their hash, or on the hub by the commit of the data set and what is taken of it.
+
+    ``text_length`` is in tokens; the text encoders of a published checkpoint have their own.
+    """
 
     source: str
-    train_sha256: Sha256
-    validation_sha256: Sha256
-    text_length: PositiveInt
+    train_sha256: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)
+    validation_sha256: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)
+    text_length: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
+    hub: HubData | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    def digests(self) -> dict[str, str]:
+        """The hash of each split by its name, as records hold them; data of the hub have none."""
+        hashes = {"train": self.train_sha256, "validation": self.validation_sha256}
+        return {f"{self.source}/{split}": value for split, value in hashes.items() if value is not None}
 
 
 class TimestepSettings(_Strict):
@@ -233,6 +333,10 @@ def load_protocol(root: Path, reference: str) -> tuple[VersionFile, Protocol]:
 def check_protocol(where: str | Path, protocol: Protocol) -> None:
     """Refuse numbers that do not fit each other, with a FieldError."""
     training, evaluation = protocol.training, protocol.evaluation
+    if protocol.data.hub is None:
+        for field in ("train_sha256", "validation_sha256", "text_length"):
+            if getattr(protocol.data, field) is None:
+                raise FieldError(where, f"data.{field}", None, "missing", "Set it, or name a data set on the hub.")
     multiples = [
         ("training.samples", training.samples, "training.batch", training.batch),
         ("training.log_every", training.log_every, "training.batch", training.batch),
@@ -289,6 +393,7 @@ def method_settings(where: Path, recipe: Recipe, tier: Tier, label: str) -> dict
 def recipe_digest(recipe: Recipe, tier: Tier) -> str:
     """What identifies a recipe's tier; methods are identified apart, so that adding one moves no seed."""
     chosen = recipe.tiers[tier]
+    weights = {"checkpoint": chosen.checkpoint, "lora": chosen.lora}
     return digest(
         {
             "family": recipe.family,
@@ -296,6 +401,8 @@ def recipe_digest(recipe: Recipe, tier: Tier) -> str:
             "protocol": chosen.protocol,
             "codec": chosen.codec,
             "transformer": chosen.transformer,
+            # Left out where there are none, so that they moved no earlier digest.
+            **{name: value.model_dump(mode="json") for name, value in weights.items() if value is not None},
         }
     )
 
@@ -303,6 +410,14 @@ def recipe_digest(recipe: Recipe, tier: Tier) -> str:
 def protocol_digest(protocol: Protocol) -> str:
     """What identifies a protocol: everything but its prose, its budget and how its results are read."""
     return digest(protocol.model_dump(mode="json", exclude={"summary", "budget", "margins"}))
+
+
+def unpinned_fields(content: Any, where: str = "") -> tuple[str, ...]:
+    """The places in plain data (see `BaseModel.model_dump`) that say ``unpinned``, as dotted names."""
+    if content == UNPINNED:
+        return (where,)
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return tuple(found for key, item in items for found in unpinned_fields(item, f"{where}.{key}".lstrip(".")))
 
 
 def read_lock(root: Path) -> dict[str, dict[str, Any]]:
