@@ -104,13 +104,43 @@ class Recipe(_Strict):
     published: Published
 
 
+class HubData(_Strict):
+    """A data set on the hub, and how each medium of it is brought to size.
+
+    Pictures and frames are scaled to cover ``resolution`` (height, width) and cropped to its middle; of a video the
+    first ``frames`` are taken, at ``fps`` a second where that is set, of a sound the first ``seconds``, and shorter
+    ones are left out. ``*_items`` are the first so many of a split, all of it where not set. Of a list of captions the
+    first counts.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")]
+    config: str | None = None
+    train: str
+    validation: str
+    train_items: PositiveInt | None = None
+    validation_items: PositiveInt | None = None
+    medium: str
+    caption: str
+    resolution: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None
+    frames: PositiveInt | None = None
+    fps: PositiveFloat | None = None
+    seconds: PositiveFloat | None = None
+
+
 class DataSettings(_Strict):
-    """Which data, by content."""
+    """Which data, by content; with ``hub``, where `prepare` gets it, and hashes may still be ``unpinned``.
+
+    ``text_length`` are tokens of a caption; with ``hub`` at most so many: a text encoder's own limit holds where it is
+    lower.
+    """
 
     source: str
-    train_sha256: Sha256
-    validation_sha256: Sha256
+    train_sha256: Sha256 | Literal["unpinned"]
+    validation_sha256: Sha256 | Literal["unpinned"]
     text_length: PositiveInt
+    # Left out of the digest where there is none, so that it moved no earlier protocol's.
+    hub: HubData | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class TimestepSettings(_Strict):
@@ -246,6 +276,7 @@ def check_protocol(where: str | Path, protocol: Protocol) -> None:
     for field, value, of, unit in multiples:
         if value % unit:
             raise FieldError(where, field, value, f"not a multiple of {of} = {unit}", f"Set a multiple of {unit}.")
+    check_data(where, protocol)
     if evaluation.kid_subset_size > evaluation.samples:
         raise FieldError(
             where,
@@ -254,6 +285,26 @@ def check_protocol(where: str | Path, protocol: Protocol) -> None:
             f"larger than the {evaluation.samples} samples",
             "Set at most evaluation.samples.",
         )
+
+
+def check_data(where: str | Path, protocol: Protocol) -> None:
+    """Refuse data that nothing identifies, and sizes that do not say how large a medium is."""
+    data, hub = protocol.data, protocol.data.hub
+    if hub is None:
+        for field, value in (("train_sha256", data.train_sha256), ("validation_sha256", data.validation_sha256)):
+            if value == UNPINNED:
+                raise FieldError(
+                    where, f"data.{field}", value, "only a data set on the hub may be unpinned", "Set its sha256."
+                )
+        return
+    wanted = {"image": ("resolution",), "video": ("resolution", "frames"), "audio": ("seconds",)}[protocol.modality]
+    for field in ("resolution", "frames", "seconds"):
+        value = getattr(hub, field)
+        if (value is not None) != (field in wanted):
+            problem = f"{protocol.modality} data are brought to size by {' and '.join(wanted)}"
+            raise FieldError(where, f"data.hub.{field}", value, problem, "Set these and no others.")
+    if hub.fps is not None and hub.frames is None:
+        raise FieldError(where, "data.hub.fps", hub.fps, "there are no frames to take at that rate", "Leave it out.")
 
 
 def recipe_names(root: Path) -> tuple[str, ...]:
