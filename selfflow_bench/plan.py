@@ -200,8 +200,7 @@ def _check_transformer(path: Path, recipe: Recipe, tier: RecipeTier, protocol: P
     import torch
 
     kind = family_class(recipe.family)
-    # A checkpoint of a video family may make pictures: clips of one frame.
-    makes = "image" if tier.codec.get("frames") == 1 else kind.modality
+    makes = "image" if tier.checkpoint is not None and recipe.published.makes_stills else kind.modality
     if makes != protocol.modality:
         raise FieldError(
             path,

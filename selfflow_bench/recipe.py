@@ -61,8 +61,7 @@ class RecipeTier(_Strict):
     Blocks count from 1. They and the encoder hold for every method that takes such a setting, unless the method's own
     table says otherwise. ``checkpoint`` are the weights that training starts from, fresh ones if there is none;
     ``lora`` says that adapters are trained and not the weights themselves. The codec ``autoencoder`` is the
-    checkpoint's own, and its table says what one item is: ``height`` and ``width`` in pixels, and ``frames`` and
-    ``fps`` of a clip, or ``seconds`` and ``rate`` (in Hz) of sound.
+    checkpoint's own.
     """
 
     protocol: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[1-9][0-9]*$")]
@@ -120,7 +119,7 @@ class Compression(_Strict):
 class Published(_Strict):
     """The published checkpoint and what it is used with: what the cost table counts and the reference tier trains.
 
-    ``media`` (frames, height, width; or as many of these as there are; or samples of sound), ``latent_shape`` and
+    ``media`` (frames, height, width; height, width; or samples of sound at ``rate`` Hz), ``latent_shape`` and
     ``conditions`` are of one sample, without the batch; blocks count from 1.
     """
 
@@ -130,6 +129,7 @@ class Published(_Strict):
     size: str
     media: Annotated[list[PositiveInt], Field(min_length=1)]
     fps: PositiveFloat | None = None
+    rate: PositiveInt | None = None
     latent_shape: list[PositiveInt]
     autoencoder: str
     compression: Compression
@@ -138,6 +138,18 @@ class Published(_Strict):
     teacher_block: PositiveInt
     conditions: dict[str, list[PositiveInt]]
     transformer: dict[str, Any]
+
+    @property
+    def makes_stills(self) -> bool:
+        """Whether a checkpoint of a video family makes pictures: clips of one frame."""
+        return len(self.media) == 3 and self.media[0] == 1
+
+    def media_of(self, hub: HubData) -> tuple[int, ...]:
+        """The shape of one medium of a data set, as ``media`` has it."""
+        if hub.seconds is not None:
+            return (round(hub.seconds * (self.rate or 0)),)
+        frames = [hub.frames or 1] if len(self.media) == 3 else []
+        return (*frames, *(hub.resolution or ()))
 
 
 class Recipe(_Strict):
@@ -152,65 +164,68 @@ class Recipe(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _published_size(cls, content: Any) -> Any:
-        """The reference tier's transformer is the published one, unless it names its own."""
+        """The reference tier's transformer is the published one; its own table is what differs."""
         match content:
             case {"tiers": {"reference": dict(tier)}, "published": {"transformer": dict(transformer)}}:
-                whole = {"transformer": transformer, **tier}
+                whole = {**tier, "transformer": {**transformer, **tier.get("transformer", {})}}
                 return {**content, "tiers": {**content["tiers"], "reference": whole}}
         return content
 
 
-class HubSplit(_Strict):
-    """Items of a data set on the hub, in its own order.
+class HubSet(_Strict):
+    """A data set on the hub, and which of its columns are read.
 
-    Args:
-        id: of the data set.
-        revision: its commit, or ``unpinned``.
-        config: the data set's configuration, if it has several.
-        split: the data set's own name of the split.
-        columns: its names for ours: ``image``, ``video``, ``audio``, ``caption``, ``reference``. Of a list of captions
-            the first counts.
-        skip: how many items from the start are left out: they are another split's.
-        items: how many are taken; all that there are if not given.
-        smallest_side: items with fewer pixels along a side are left out, and do not count.
-        fit: how media come to the recipe's size: ``crop`` resizes the shorter side and cuts the middle out, ``stretch``
-            resizes both.
+    ``reference`` is a clean picture that an edit starts from. Of a list of captions the first counts.
     """
 
     id: HubId
     revision: Revision
     config: str | None = None
-    split: str
-    columns: Annotated[dict[str, str], Field(min_length=1)]
-    skip: Annotated[int, Field(ge=0)] = 0
-    items: PositiveInt | None = None
-    smallest_side: PositiveInt | None = None
-    fit: Literal["crop", "stretch"] = "crop"
+    medium: str
+    caption: str
+    reference: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
-class HubData(_Strict):
-    """A data set on the hub: what is trained on, and what is held out."""
+class HubData(HubSet):
+    """A data set on the hub, and how each medium of it is brought to size.
 
-    train: HubSplit
-    validation: HubSplit
+    Pictures and frames are scaled to cover ``resolution`` (height, width) and cropped to its middle; of a video the
+    first ``frames`` are taken, at ``fps`` a second where that is set, of a sound the first ``seconds``, and shorter
+    ones are left out. ``*_items`` are the first so many of a split, all of it where not set; ``train_skip`` before them
+    are left out, where a data set has but one split and its first items are held out. ``validation`` is a split of
+    ``validation_from``, where that is another data set.
+    """
+
+    train: str
+    validation: str
+    train_items: PositiveInt | None = None
+    validation_items: PositiveInt | None = None
+    train_skip: Annotated[int, Field(ge=0)] = Field(default=0, exclude_if=lambda value: value == 0)
+    validation_from: HubSet | None = Field(default=None, exclude_if=lambda value: value is None)
+    resolution: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None
+    frames: PositiveInt | None = None
+    fps: PositiveFloat | None = None
+    seconds: PositiveFloat | None = None
 
 
 class DataSettings(_Strict):
-    """Which data: by their hash, or on the hub by the commit of the data set and what is taken of it.
+    """Which data, by content; with ``hub``, where `prepare` gets it, and hashes may still be ``unpinned``.
 
-    ``text_length`` is in tokens; the text encoders of a published checkpoint have their own.
+    ``text_length`` are tokens of a caption; with ``hub`` at most so many: a text encoder's own limit holds where it is
+    lower.
     """
 
     source: str
-    train_sha256: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)
-    validation_sha256: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)
-    text_length: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
+    train_sha256: Sha256 | Literal["unpinned"]
+    validation_sha256: Sha256 | Literal["unpinned"]
+    text_length: PositiveInt
+    # Left out of the digest where there is none, so that it moved no earlier protocol's.
     hub: HubData | None = Field(default=None, exclude_if=lambda value: value is None)
 
     def digests(self) -> dict[str, str]:
-        """The hash of each split by its name, as records hold them; data of the hub have none."""
+        """The hash of each split by its name, as far as it is known: as records hold them."""
         hashes = {"train": self.train_sha256, "validation": self.validation_sha256}
-        return {f"{self.source}/{split}": value for split, value in hashes.items() if value is not None}
+        return {f"{self.source}/{split}": value for split, value in hashes.items() if value != UNPINNED}
 
 
 class TimestepSettings(_Strict):
@@ -333,10 +348,6 @@ def load_protocol(root: Path, reference: str) -> tuple[VersionFile, Protocol]:
 def check_protocol(where: str | Path, protocol: Protocol) -> None:
     """Refuse numbers that do not fit each other, with a FieldError."""
     training, evaluation = protocol.training, protocol.evaluation
-    if protocol.data.hub is None:
-        for field in ("train_sha256", "validation_sha256", "text_length"):
-            if getattr(protocol.data, field) is None:
-                raise FieldError(where, f"data.{field}", None, "missing", "Set it, or name a data set on the hub.")
     multiples = [
         ("training.samples", training.samples, "training.batch", training.batch),
         ("training.log_every", training.log_every, "training.batch", training.batch),
@@ -350,6 +361,7 @@ def check_protocol(where: str | Path, protocol: Protocol) -> None:
     for field, value, of, unit in multiples:
         if value % unit:
             raise FieldError(where, field, value, f"not a multiple of {of} = {unit}", f"Set a multiple of {unit}.")
+    check_data(where, protocol)
     if evaluation.kid_subset_size > evaluation.samples:
         raise FieldError(
             where,
@@ -358,6 +370,26 @@ def check_protocol(where: str | Path, protocol: Protocol) -> None:
             f"larger than the {evaluation.samples} samples",
             "Set at most evaluation.samples.",
         )
+
+
+def check_data(where: str | Path, protocol: Protocol) -> None:
+    """Refuse data that nothing identifies, and sizes that do not say how large a medium is."""
+    data, hub = protocol.data, protocol.data.hub
+    if hub is None:
+        for field, value in (("train_sha256", data.train_sha256), ("validation_sha256", data.validation_sha256)):
+            if value == UNPINNED:
+                raise FieldError(
+                    where, f"data.{field}", value, "only a data set on the hub may be unpinned", "Set its sha256."
+                )
+        return
+    wanted = {"image": ("resolution",), "video": ("resolution", "frames"), "audio": ("seconds",)}[protocol.modality]
+    for field in ("resolution", "frames", "seconds"):
+        value = getattr(hub, field)
+        if (value is not None) != (field in wanted):
+            problem = f"{protocol.modality} data are brought to size by {' and '.join(wanted)}"
+            raise FieldError(where, f"data.hub.{field}", value, problem, "Set these and no others.")
+    if hub.fps is not None and hub.frames is None:
+        raise FieldError(where, "data.hub.fps", hub.fps, "there are no frames to take at that rate", "Leave it out.")
 
 
 def recipe_names(root: Path) -> tuple[str, ...]:

@@ -211,7 +211,6 @@ def _timed(work: Callable[[], object]) -> float:
 def _batches(spec: RunSpec, family: Family, shape: tuple[int, ...]) -> Batches:
     """Batches of random data of the right shapes: what is timed does not depend on the values."""
     length, count = spec.conditions.data.text_length, 4 * BATCH
-    assert length is not None  # as `recipe.check_protocol` saw to
     text = {
         "text": torch.randn(64, length, captions.WIDTH),
         "text_mask": torch.ones(64, length, dtype=torch.bool),

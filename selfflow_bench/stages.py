@@ -78,7 +78,6 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
                 f"the {split} split of {data.source} has {found}",
                 "Restore the data set, or write a new version of the protocol for the new data.",
             )
-    assert data.text_length is not None  # as `recipe.check_protocol` saw to
     events.write("stage", name="prepare")
     prepared = prepare(
         data.source, spec.codec, data.text_length, cache, progress=lambda text: events.write("preparing", text=text)
