@@ -74,6 +74,9 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports")
     session.run("hadolint", "docker/Dockerfile")
     session.run("yamllint", "--strict", "--config-data", YAML_STYLE, "ci")
+    workflows = [str(path) for path in sorted(Path("ci/workflows").glob("*.yml"))]
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--no-progress", "--persona=pedantic", *workflows)
     session.run("selfflow-bench", "images", "lock", "--check")
     session.run("selfflow-bench", "lock", "--check")
     session.run("selfflow-bench", "leaderboard", "--check")

@@ -23,6 +23,14 @@ class ConditionTable:
     by_caption: Mapping[str, Tensor]
     by_item: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def of_classes(cls, label: Tensor, classes: int, by_item: Mapping[str, Tensor]) -> ConditionTable:
+        """Of items known by their class alone, int64 ``[items]``: no class takes the place of the empty caption.
+
+        The class behind the last of ``classes`` stands for none.
+        """
+        return cls(label + 1, {"label": torch.tensor([classes, *range(classes)])}, by_item)
+
     def of(self, items: Tensor, dropped: Tensor | None = None) -> dict[str, Tensor]:
         """Conditions ``[M, ...]`` of items (int64 ``[M]``); where ``dropped`` (bool ``[M]``), of the empty caption."""
         rows = self.caption[items]

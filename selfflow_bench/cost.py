@@ -70,14 +70,25 @@ def meta_batch(
     )
 
 
-def step_cost(family: Family, method: Method, batch: Batch, *, step: int) -> StepCost:
-    """Count one training step of a method on a meta batch, at an optimizer step where its weight is in force."""
+def step_cost(
+    family: Family,
+    method: Method,
+    batch: Batch,
+    *,
+    step: int,
+    models: Callable[[], tuple[nn.Module, nn.Module]] | None = None,
+) -> StepCost:
+    """Count one training step of a method on a meta batch, at an optimizer step where its weight is in force.
+
+    ``models`` makes the student and its teacher; by default two whole transformers. A frozen base has no gradients of
+    its own, which makes a backward cheaper.
+    """
     size = batch.latents.shape[0]
     with MetaValues() as values:
         batch = _with_known_masks(batch, values)
         with torch.device("meta"):
-            transformer = family.countable(family.build().train())
-            teacher = family.countable(family.build().eval()).requires_grad_(False)
+            student, average = (family.build(), family.build().requires_grad_(False)) if models is None else models()
+            transformer, teacher = family.countable(student.train()), family.countable(average.eval())
             heads = method.heads(head_sizes(family, transformer, method, batch))
         forward = counted(lambda: _forward(family, teacher, batch))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.cost import counted, matrix_products
-from selfflow_bench.families.base import Family
+from selfflow_bench.families.base import LABEL, Family
 from selfflow_bench.hidden_states import output_of_block
 from selfflow_bench.meta_values import MetaValues
 from selfflow_bench.places import Places
@@ -159,8 +159,10 @@ def _sample(published: Published, values: MetaValues) -> tuple[Tensor, dict[str,
     latents = torch.empty(BATCH, *published.latent_shape, device="meta")
     conditions: dict[str, Tensor] = {}
     for name, shape in published.conditions.items():
-        conditions[name] = torch.empty(BATCH, *shape, device="meta")
+        kind = torch.int64 if name == LABEL else torch.float32
+        conditions[name] = torch.empty(BATCH, *shape, dtype=kind, device="meta")
         if name.startswith("text"):
             conditions[f"{name}_mask"] = values.give(torch.ones(BATCH, shape[0], dtype=torch.bool))
-    conditions["text_ids"] = torch.zeros(BATCH, published.conditions["text"][0], dtype=torch.int64, device="meta")
+    if "text" in conditions:
+        conditions["text_ids"] = torch.zeros(BATCH, conditions["text"].shape[1], dtype=torch.int64, device="meta")
     return latents, conditions

@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 Purpose = Literal[
-    "init", "order", "noise", "timestep", "mask", "dropout", "validation", "sampling", "method", "method noise"
+    "init",
+    "order",
+    "noise",
+    "timestep",
+    "mask",
+    "dropout",
+    "validation",
+    "sampling",
+    "label",
+    "method",
+    "method noise",
 ]
 
 
@@ -30,16 +40,16 @@ def generator(seed: int, purpose: Purpose, *index: int | str) -> torch.Generator
 
 
 def per_sample(
-    draw: Callable[[torch.Generator], Tensor], seed: int, purpose: Purpose, samples: Iterable[int]
+    draw: Callable[[torch.Generator], Tensor], seed: int, purpose: Purpose, samples: Iterable[int], *of: int
 ) -> Tensor:
-    """Stack one draw per sample index: ``[B, ...]``, each row a function of its own index alone."""
+    """Stack one draw per sample index: ``[B, ...]``, each row a function of its own index, and of ``of``, alone."""
     source = torch.Generator()
-    return torch.stack([draw(source.manual_seed(key(seed, purpose, sample))) for sample in samples])
+    return torch.stack([draw(source.manual_seed(key(seed, purpose, sample, *of))) for sample in samples])
 
 
-def normal(shape: Sequence[int], seed: int, purpose: Purpose, samples: Iterable[int]) -> Tensor:
-    """Standard normal float32 ``[B, *shape]``."""
-    return per_sample(lambda source: torch.randn(tuple(shape), generator=source), seed, purpose, samples)
+def normal(shape: Sequence[int], seed: int, purpose: Purpose, samples: Iterable[int], *of: int) -> Tensor:
+    """Standard normal float32 ``[B, *shape]``; ``of`` tells several draws of one sample and purpose apart."""
+    return per_sample(lambda source: torch.randn(tuple(shape), generator=source), seed, purpose, samples, *of)
 
 
 class EpochOrder:

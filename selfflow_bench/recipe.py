@@ -13,6 +13,7 @@ import re
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -29,11 +30,16 @@ VALIDATION_TIMESTEPS = 8
 TIERS: tuple[Tier, ...] = typing.get_args(Tier)
 UNPINNED = "unpinned"
 """Stands for a revision or hash that is not known yet: `selfflow-bench pin` fills it in on a connected machine."""
+Parallel = Literal["ddp", "fsdp"]
+"""How several processes share a training: each has the whole model, or its share of every parameter."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 HubId = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
 Revision = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")]
 """A commit, or ``unpinned``."""
+ValidationGrid = Literal["midpoints", "eighths"]
+Documented = Literal["documented"]
+"""Stands for what a family's published pipeline does by default."""
 
 
 class _Strict(BaseModel):
@@ -253,29 +259,60 @@ class TrainingSettings(_Strict):
     # Left out of the digest where off, so that they moved no earlier protocol's.
     gradient_checkpointing: bool = Field(default=False, exclude_if=lambda value: not value)
     compile: bool = Field(default=False, exclude_if=lambda value: not value)
+    parallel: Parallel = Field(default="ddp", exclude_if=lambda value: value == "ddp")
     threads: PositiveInt
     log_every: PositiveInt
     checkpoint_every: PositiveInt
 
 
 class EvaluationSettings(_Strict):
-    """Validation loss, sampling and distances; all at homogeneous timesteps."""
+    """Validation loss, sampling and distances; all at homogeneous timesteps.
+
+    What only large models need is left out of the digest where it is not used, so that it moved no earlier protocol's.
+
+    Args:
+        validation_grid: the 8 sigmas of the validation loss: ``midpoints`` are (j + 1/2) / 8, ``eighths`` are j / 8 for
+            j = 0 to 7, as MLPerf Training's FLUX.1 benchmark has them. Losses on different grids are not comparable.
+        sampler_steps: a number, or ``documented``: the family's published pipeline's own.
+        guidance: scales of classifier-free guidance, all measured; 1 is none. ``documented`` is the pipeline's own.
+        network: the feature network of the distances; ``networks`` are measured beside it, on the same samples.
+        reference_statistics: SHA-256, or ``unpinned``, of the file of real media's statistics by network. Of a network
+            without one, they are computed from the validation split.
+        kid_samples: how many samples' features are kept for KID, evenly spaced; all of them if not given.
+        untrained: whether the weights that training started from are measured too.
+    """
 
     validation_triples: PositiveInt
     validation_every: PositiveInt
+    validation_grid: ValidationGrid = Field(default="midpoints", exclude_if=lambda value: value == "midpoints")
     samples: PositiveInt
     batch: PositiveInt
-    sampler_steps: PositiveInt
+    sampler_steps: PositiveInt | Documented
+    guidance: Annotated[list[Annotated[float, Field(ge=1.0)] | Documented], Field(min_length=1)] = Field(
+        default=[1.0], exclude_if=lambda value: value == [1.0]
+    )
     network: str
+    networks: list[str] = Field(default=[], exclude_if=lambda value: not value)
+    reference_statistics: dict[str, Sha256 | Literal["unpinned"]] = Field(
+        default={}, exclude_if=lambda value: not value
+    )
     kid_subsets: PositiveInt
     kid_subset_size: PositiveInt
+    kid_samples: PositiveInt | None = Field(default=None, exclude_if=lambda value: value is None)
+    untrained: bool = Field(default=True, exclude_if=lambda value: value)
+
+    @property
+    def all_networks(self) -> list[str]:
+        """The feature networks measured, the leading one first."""
+        return [self.network, *self.networks]
 
 
 class BudgetSettings(_Strict):
-    """What one run may take; not part of the digest."""
+    """What one run may take; not part of the digest. ``gpus`` is also the number of processes that share it."""
 
     minutes: PositiveFloat
     memory_mb: PositiveInt
+    gpus: PositiveInt = 1
 
 
 class MarginSettings(_Strict):
@@ -288,6 +325,7 @@ class MarginSettings(_Strict):
     validation_loss: PositiveFloat
     kid: PositiveFloat
     frechet: PositiveFloat
+    fid: PositiveFloat | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Protocol(_Strict):
@@ -362,13 +400,25 @@ def check_protocol(where: str | Path, protocol: Protocol) -> None:
         if value % unit:
             raise FieldError(where, field, value, f"not a multiple of {of} = {unit}", f"Set a multiple of {unit}.")
     check_data(where, protocol)
-    if evaluation.kid_subset_size > evaluation.samples:
+    kept = evaluation.kid_samples or evaluation.samples
+    for field, value, of, limit in (
+        ("kid_samples", kept, "samples", evaluation.samples),
+        ("kid_subset_size", evaluation.kid_subset_size, "kid_samples" if evaluation.kid_samples else "samples", kept),
+    ):
+        if value > limit:
+            raise FieldError(
+                where, f"evaluation.{field}", value, f"larger than the {limit} samples", f"Set at most evaluation.{of}."
+            )
+    for field, values in (("networks", evaluation.all_networks), ("guidance", evaluation.guidance)):
+        if len(set(values)) < len(values):
+            raise FieldError(where, f"evaluation.{field}", values, "names one twice", "Name each once.")
+    for name in sorted(set(evaluation.reference_statistics) - set(evaluation.all_networks)):
         raise FieldError(
             where,
-            "evaluation.kid_subset_size",
-            evaluation.kid_subset_size,
-            f"larger than the {evaluation.samples} samples",
-            "Set at most evaluation.samples.",
+            "evaluation.reference_statistics",
+            name,
+            "is no network of this protocol",
+            f"It measures {', '.join(evaluation.all_networks)}.",
         )
 
 
@@ -510,7 +560,7 @@ def field_error(where: str | Path, model: type[BaseModel], error: ValidationErro
     findings = error.errors()
     # A misspelt key is both unknown and missing; the unknown one is what the user wrote.
     finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
-    location = [str(part) for part in finding["loc"] if part != "[key]"]
+    location = _place(finding)
     field = ".".join(location)
     if finding["type"] == "extra_forbidden":
         allowed = _fields_at(model, location[:-1])
@@ -518,8 +568,16 @@ def field_error(where: str | Path, model: type[BaseModel], error: ValidationErro
     if finding["type"] == "missing":
         allowed = _fields_at(model, location[:-1])
         return FieldError(where, field, None, "missing", f"Set it; this table has: {', '.join(allowed)}.")
-    problem = finding["msg"][0].lower() + finding["msg"][1:]
+    # Of a value that may be one of several kinds there is a finding for each.
+    messages = [one["msg"] for one in findings if _place(one) == location]
+    problem = ", or ".join(message[0].lower() + message[1:] for message in messages)
     return FieldError(where, field, finding["input"], problem, "Set a value that fits.")
+
+
+def _place(finding: Mapping[str, Any]) -> list[str]:
+    """Where pydantic found it, without its own marks of keys and of the kinds of a union."""
+    parts = map(str, finding["loc"])
+    return [part for part in parts if part != "[key]" and not part.startswith(("constrained-", "literal["))]
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from selfflow_bench.errors import DamagedFileError, InfrastructureError, Interru
 from selfflow_bench.events import EventFollower
 from selfflow_bench.execution import EVENTS, LOG, RESULT, SPEC, Ending, Executor, HostExecutor, Watch
 from selfflow_bench.failures import RETRIES
+from selfflow_bench.machine import machine_class
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec
 from selfflow_bench.results import record_files
@@ -90,7 +91,8 @@ def execute(spec: RunSpec, places: Places, watch: Watch, executor: Executor | No
 
     Raises:
         InterruptedRunError: asked to stop; the same command goes on from the checkpoint.
-        InfrastructureError: the worker died without a result, hung, or another process is doing this run.
+        InfrastructureError: the worker died without a result or hung, however often it was tried again, which is
+            recorded; or another process is doing this run.
     """
     executor = executor or HostExecutor()
     folder = places.runs / spec.folder_name
@@ -104,14 +106,16 @@ def execute(spec: RunSpec, places: Places, watch: Watch, executor: Executor | No
         if not name_file.exists():
             replace_text(name_file, f"{spec.folder_name}-{secrets.token_hex(3)}")
         ending = _try(spec, folder, places.cache, watch, executor)
+        if not (folder / RESULT).exists():
+            raise _given_up(spec, folder, ending, places)
         record = make_record(spec, folder, container=_container(ending, folder))
         record_files.write(record, places.results)
     return record
 
 
 def _try(spec: RunSpec, folder: Path, cache: Path, watch: Watch, executor: Executor) -> Ending:
-    """Sittings until there is a result; the last one's ending."""
-    help_line = f"The log is {folder / LOG}. To go on: selfflow-bench resume {spec.folder_name}"
+    """Sittings until there is a result, or an infrastructure failure that is not tried again; the last one's ending."""
+    help_line = _help_line(spec, folder)
     tries = 0
     while True:
         try:
@@ -127,12 +131,46 @@ def _try(spec: RunSpec, folder: Path, cache: Path, watch: Watch, executor: Execu
             text = f"the worker ended with code {ending.exit_code} without a result"
             raise InfrastructureError(f"{spec.name}: {text}. {help_line}\n{_tail(folder / LOG)}")
         _note_attempt(folder, ending)
-        text = f"{trouble.kind}: {trouble.text}"
         if not trouble.is_retried or tries == RETRIES:
             after = f" ({tries + 1} tries)" if tries else ""
-            raise InfrastructureError(f"{spec.name}: {text}{after}. {help_line}\n{_tail(folder / LOG)}")
+            return replace(ending, trouble=replace(trouble, text=trouble.text + after))
+        text = f"{trouble.kind}: {trouble.text}"
         tries += 1
         watch({"event": "retry", "time": round(time.time(), 3), "try": tries, "of": RETRIES, "text": text})
+
+
+def _given_up(spec: RunSpec, folder: Path, ending: Ending, places: Places) -> InfrastructureError:
+    """Record that the machine, and not the run, failed; what to tell the user."""
+    trouble = ending.trouble
+    assert trouble is not None
+    result = {
+        "status": "infrastructure",
+        "failure": {"class": trouble.kind, "message": trouble.text},
+        "samples": _state(folder)[1],
+        **_machine_of(spec, folder),
+    }
+    record = make_record(spec, folder, _container(ending, folder), result)
+    try:
+        said = f"Recorded: {record_files.write(record, places.results)}"
+    except OSError as error:
+        said = f"No record could be written: {error}"
+    # An id names one record: what goes on from the checkpoint has another.
+    (folder / RUN_ID).unlink()
+    text = f"{spec.name}: {trouble.kind}: {trouble.text}. {_help_line(spec, folder)}. {said}"
+    return InfrastructureError(f"{text}\n{_tail(folder / LOG)}")
+
+
+def _help_line(spec: RunSpec, folder: Path) -> str:
+    return f"The log is {folder / LOG}. To go on: selfflow-bench resume {spec.folder_name}"
+
+
+def _machine_of(spec: RunSpec, folder: Path) -> dict[str, Any]:
+    """What the worker said of its software and hardware; of one that did not come to it, this machine's class."""
+    said = [event for event in EventFollower(folder / EVENTS).new() if event["event"] == "machine"]
+    if said:
+        return {name: said[-1][name] for name in ("versions", "hardware")}
+    hardware = {**machine_class(), "threads": spec.conditions.training.threads, "accelerator": None}
+    return {"versions": {}, "hardware": hardware}
 
 
 def evaluate_again(
@@ -178,17 +216,28 @@ def recorded(spec: RunSpec, places: Places) -> Record | None:
     return record_files.read(path) if path.exists() else None
 
 
-def make_record(spec: RunSpec, folder: Path, container: Mapping[str, Any] | None = None) -> Record:
-    """The record of what a run's folder holds, and of what the engine said of its container."""
-    result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    failed = result["status"] != "success"
+def make_record(
+    spec: RunSpec,
+    folder: Path,
+    container: Mapping[str, Any] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> Record:
+    """The record of what a run's folder holds, and of what the engine said of its container.
+
+    ``result`` stands for the worker's where it left none.
+    """
+    moment = datetime.now(UTC)
+    if result is None:
+        moment = datetime.fromtimestamp((folder / RESULT).stat().st_mtime, UTC)
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    succeeded = result["status"] == "success"
     train_s = result.get("train_seconds")
     samples = int(result.get("samples", 0))
     return Record(
         run_id=(folder / RUN_ID).read_text(encoding="utf-8").strip(),
-        created=datetime.fromtimestamp((folder / RESULT).stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        status="failed" if failed else "success",
-        failure=_failure(result["failure"]) if failed else None,
+        created=moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        status=result["status"],
+        failure=None if succeeded else _failure(result["failure"]),
         recipe=spec.recipe,
         protocol=spec.protocol,
         tier=spec.tier,

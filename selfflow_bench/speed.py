@@ -216,7 +216,7 @@ def _batches(spec: RunSpec, family: Family, shape: tuple[int, ...]) -> Batches:
         "text_mask": torch.ones(64, length, dtype=torch.bool),
         "text_ids": torch.randint(0, captions.VOCABULARY, (64, length)),
     }
-    others = {name: torch.randn(count, *family.condition_shape(name, shape)) for name in family.needs}
+    others = {name: family.drawn_condition(name, count, shape) for name in family.needs}
     table = ConditionTable(torch.arange(count) % 64, text, others)
     times = TimestepDistribution("logit_normal")
     return Batches(torch.randn(count, *shape), table, family.token_grid(shape), times, 0.1, spec.seed)

@@ -22,23 +22,27 @@ from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.cost import encoder_flops, head_sizes, meta_batch, step_cost
 from selfflow_bench.data import sources
 from selfflow_bench.data.encoded import EncodedFeatures, encoded_features, pictures_per_item
+from selfflow_bench.data.labels import with_labels
 from selfflow_bench.data.prepare import Prepared, Split, prepare
 from selfflow_bench.data.views import SplitName
-from selfflow_bench.errors import FieldError, InterruptedRunError
+from selfflow_bench.errors import FieldError, InterruptedRunError, SuiteError
 from selfflow_bench.evaluation.distances import fixed_choice, measure
 from selfflow_bench.evaluation.features import network
 from selfflow_bench.evaluation.health import FeatureHealth, feature_health
 from selfflow_bench.evaluation.sampling import sample
 from selfflow_bench.evaluation.validation import ValidationTriples, validation_loss
 from selfflow_bench.events import EventLog
-from selfflow_bench.families.base import Family
+from selfflow_bench.families.base import LABEL, Family
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.methods.base import Method
 from selfflow_bench.plan import RunSpec
 from selfflow_bench.randomness import key
 from selfflow_bench.registry import family_class, method_class
+from selfflow_bench.training import checkpoint, export
+from selfflow_bench.training.adapters import as_evaluated
 from selfflow_bench.training.batches import Batches
 from selfflow_bench.training.loop import Training
+from selfflow_bench.training.start import starting_transformer
 
 SHOWN_SAMPLES = 32
 """Generated media kept for looking at: the first of the evaluation's."""
@@ -61,6 +65,8 @@ class Run:
     def conditions(self, split: Split) -> ConditionTable:
         """The conditions of a split's items, as far as the family takes them."""
         taken = {name: value for name, value in split.conditions.items() if name in _taken(self.family)}
+        if self.family.classes is not None:
+            return ConditionTable.of_classes(taken.pop(LABEL), self.family.classes, taken)
         return ConditionTable(split.caption, self.data.text, taken)
 
 
@@ -84,6 +90,8 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
     )
     family = family_class(spec.family)(spec.transformer)
     kind = method_class(spec.method)
+    if family.classes is not None and LABEL not in prepared.train.conditions:
+        prepared = with_labels(prepared, data.source)
     for name in family.needs:
         if name not in prepared.train.conditions:
             raise FieldError(
@@ -93,6 +101,14 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
                 f"has no {name}, which the family {spec.family} needs",
                 "Name a data set that has it.",
             )
+    if family.classes is not None and int(prepared.train.conditions[LABEL].max()) >= family.classes:
+        raise FieldError(
+            f"recipe {spec.recipe}",
+            "transformer",
+            spec.transformer,
+            f"knows {family.classes} classes, and {data.source} has more",
+            "Set the number of classes that the data have.",
+        )
     method = kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
     features = None
     if method.needs.encoder is not None:
@@ -107,9 +123,20 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
 
 
 def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:
-    """The weights that all methods of a seed start from."""
-    torch.manual_seed(key(spec.seed, "init"))
-    return family.build()
+    """What all methods of a seed start from: published weights or fresh ones, with adapters or without."""
+    snapshot = None
+    if spec.checkpoint is not None:
+        from selfflow_bench.pipelines.snapshot import local_snapshot
+
+        snapshot = local_snapshot(spec.checkpoint)
+    return starting_transformer(
+        family,
+        spec.seed,
+        where=f"recipe {spec.recipe}",
+        snapshot=snapshot,
+        lora=spec.lora,
+        precision=spec.conditions.training.precision,
+    )
 
 
 def train(run: Run) -> Training:
@@ -139,7 +166,7 @@ def train(run: Run) -> Training:
     triples = validation_triples(run)
 
     def validate(model: nn.Module) -> dict[str, Any]:
-        loss = validation_loss(run.family, model, triples)
+        loss = validation_loss(run.family, model, triples, training.processes)
         health = feature_health(run.family, model, triples, block=max(1, round(2 * depth / 3)))
         run.events.write("validation", samples=training.progress.samples, loss=loss.whole)
         return {
@@ -156,6 +183,30 @@ def train(run: Run) -> Training:
         validate_every=spec.conditions.evaluation.validation_every,
     )
     return training
+
+
+def export_weights(spec: RunSpec, folder: Path, destination: Path) -> int:
+    """Write the averaged weights of a run's checkpoint as diffusers loads them; the samples they have seen.
+
+    Raises SuiteError where the run has no checkpoint yet.
+    """
+    state = checkpoint.load(folder, spec.key)
+    if state is None:
+        raise SuiteError(f"{spec.name}: has no checkpoint yet. Run it: selfflow-bench resume {spec.folder_name}")
+    samples = int(state["progress"]["samples"])
+    provenance = {
+        "recipe": str(spec.recipe),
+        "protocol": str(spec.protocol),
+        "tier": spec.tier,
+        "method": spec.label,
+        "seed": spec.seed_index,
+        "run": spec.key,
+        "checkpoint": None if spec.checkpoint is None else spec.checkpoint.model_dump(mode="json"),
+        "samples": samples,
+    }
+    family = family_class(spec.family)(spec.transformer)
+    export.export_weights(family, state["ema"], spec.lora, destination, provenance)
+    return samples
 
 
 def alarms(validations: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -178,7 +229,11 @@ def validation_triples(run: Run) -> ValidationTriples:
     """The protocol's fixed triples."""
     settings, split = run.spec.conditions.evaluation, run.data.validation
     return ValidationTriples(
-        split.latents, run.conditions(split), count=settings.validation_triples, batch=settings.batch
+        split.latents,
+        run.conditions(split),
+        count=settings.validation_triples,
+        batch=settings.batch,
+        grid=settings.validation_grid,
     )
 
 
@@ -198,7 +253,8 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, Any]:
     untrained = run.cache / "untrained" / f"{_untrained_key(run.spec)}.json"
     if not untrained.exists():
         run.events.write("stage", name="evaluate untrained weights")
-        start_media, _ = generate(run, initial_transformer(run.spec, run.family).to(next(model.parameters()).device))
+        start = as_evaluated(initial_transformer(run.spec, run.family)).to(next(model.parameters()).device)
+        start_media, _ = generate(run, start)
         untrained.parent.mkdir(parents=True, exist_ok=True)
         replace_text(untrained, json.dumps(distances(run, start_media)))
     return {"metrics": metrics, "untrained": json.loads(untrained.read_text(encoding="utf-8"))}
@@ -222,7 +278,7 @@ def generate(run: Run, model: nn.Module, steps: int | None = None) -> tuple[np.n
         model.eval(),
         run.conditions(split).of(chosen),
         run.data.latent_shape,
-        steps=steps or settings.sampler_steps,
+        steps=steps or _sampler_steps(run.spec),
         shift=run.spec.conditions.timesteps.shift,
         batch=settings.batch,
         seed=run.spec.seed,
@@ -262,12 +318,19 @@ def count_cost(run: Run) -> dict[str, float]:
     shape = run.data.latent_shape
     conditions = run.conditions(run.data.train).shapes()
     tokens, needs = math.prod(run.family.token_grid(shape)), run.method.needs
+
+    def adapted() -> tuple[nn.Module, nn.Module]:
+        transformer = starting_transformer(run.family, 0, where=f"recipe {run.spec.recipe}", lora=run.spec.lora)
+        return transformer, as_evaluated(transformer)
+
+    models = None if run.spec.lora is None else adapted
     vanilla_kind = method_class("vanilla")
     vanilla = step_cost(
         run.family,
         vanilla_kind(vanilla_kind.settings_class(), run.family, 1),
         meta_batch(shape, tokens, conditions, settings.batch),
         step=0,
+        models=models,
     )
     features = () if run.features is None else run.features.shape
     own = step_cost(
@@ -275,6 +338,7 @@ def count_cost(run: Run) -> dict[str, float]:
         run.method,
         meta_batch(shape, tokens, conditions, settings.batch, needs, features),
         step=run.spec.conditions.steps // 2,
+        models=models,
     )
     encoding = 0.0
     if needs.encoder is not None:
@@ -289,6 +353,14 @@ def count_cost(run: Run) -> dict[str, float]:
         "flops_over_vanilla": whole / vanilla.flops_per_sample,
         "parameters": own.parameters,
     }
+
+
+def _sampler_steps(spec: RunSpec) -> int:
+    steps = spec.conditions.evaluation.sampler_steps
+    if steps == "documented":
+        problem = "only published weights come with a documented number"
+        raise FieldError(f"protocol {spec.protocol}", "evaluation.sampler_steps", steps, problem, "Set a number.")
+    return steps
 
 
 def _taken(family: Family) -> tuple[str, ...]:

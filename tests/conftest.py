@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from selfflow_bench.data import captions, sources
 from selfflow_bench.data.codecs import codec_from
-from selfflow_bench.families.base import Family
+from selfflow_bench.families.base import LABEL, Family
 from selfflow_bench.methods.base import NOTHING_MORE, Batch, Needs
 from selfflow_bench.places import Places, default_places
 from selfflow_bench.plan import make_plan
@@ -67,13 +67,14 @@ class Tiny:
             "text_ids": torch.randint(0, captions.VOCABULARY, (size, text_tokens), generator=source) * keep,
         }
         for name in (*self.family.needs, *self.optional):
-            shape = self.family.condition_shape(name, self.latent_shape)
-            conditions[name] = torch.randn(size, *shape, generator=source)
+            conditions[name] = self.family.drawn_condition(name, size, self.latent_shape, source)
         noise = torch.randn(latents.shape, generator=source)
         first, second = torch.rand(size, generator=source), torch.rand(size, generator=source)
         mask_draw = torch.rand(size, self.tokens, generator=source)
-        # Captions alone are taken away: a reference or a sound stays.
+        # Captions and classes alone are taken away: a reference or a sound stays.
         empty = {name: value.clone() for name, value in conditions.items()}
+        if LABEL in empty:
+            empty[LABEL] = torch.full_like(empty[LABEL], self.family.classes)
         empty["text"], empty["text_ids"] = torch.zeros_like(text), torch.zeros_like(conditions["text_ids"])
         return Batch(
             latents=latents,
@@ -95,6 +96,21 @@ class Tiny:
         return (*frames, 4, 4, 12)
 
 
+def make_tiny(places: Places, name: str) -> Tiny:
+    """A family's smoke tier, its weights those of seed 0, and nothing in it zero."""
+    spec = make_plan(places, name, tier="smoke").runs[0]
+    family = family_class(name)(spec.transformer)
+    torch.manual_seed(0)
+    transformer = family.build().eval()
+    with torch.no_grad():
+        for value in transformer.parameters():
+            if not value.any():  # a zero-initialised part would make its tests vacuous
+                value.normal_(std=0.05)
+    channels = codec_from(spec.codec).latent_shape(sources.media_shape(spec.conditions.data.source))[0]
+    known = expected(name)
+    return Tiny(family, transformer, (channels, *(known.cells or CELLS[family.modality])), known)
+
+
 @pytest.fixture(scope="session")
 def project() -> Places:
     return default_places()
@@ -110,18 +126,7 @@ def tiny(project: Places) -> Callable[[str], Tiny]:
         if optional:
             return replace(make(name), optional=tuple(optional))
         if name not in made:
-            spec = make_plan(project, name, tier="smoke").runs[0]
-            family = family_class(name)(spec.transformer)
-            torch.manual_seed(0)
-            transformer = family.build().eval()
-            with torch.no_grad():
-                for value in transformer.parameters():
-                    if not value.any():  # a zero-initialised part would make its tests vacuous
-                        value.normal_(std=0.05)
-            channels = codec_from(spec.codec).latent_shape(sources.media_shape(spec.conditions.data.source))[0]
-            known = expected(name)
-            cells = known.cells or CELLS[family.modality]
-            made[name] = Tiny(family, transformer, (channels, *cells), known)
+            made[name] = make_tiny(project, name)
         return made[name]
 
     return make

@@ -32,7 +32,8 @@ def test_self_flow_costs_its_floor(family_name: str, project: Places) -> None:
         "text_mask": ((16,), torch.bool),
         "text_ids": ((16,), torch.int64),
     }
-    conditions |= {name: (family.condition_shape(name, shape), torch.float32) for name in family.needs}
+    drawn = {name: family.drawn_condition(name, 1, shape) for name in family.needs}
+    conditions |= {name: (tuple(value.shape[1:]), value.dtype) for name, value in drawn.items()}
     batch = meta_batch(shape, math.prod(family.token_grid(shape)), conditions, 4)
     found = {}
     for run in (first, second):

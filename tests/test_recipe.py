@@ -6,13 +6,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.places import Places
 from selfflow_bench.plan import lock_entries, make_plan
-from selfflow_bench.recipe import load_protocol, load_recipe, recipe_names
+from selfflow_bench.recipe import load_protocol, load_recipe, protocol_digest, read_lock, recipe_names
 from selfflow_bench.registry import names
 from selfflow_bench.seeds import derive_seed
 
@@ -98,6 +99,17 @@ def test_locked_digests_have_not_moved(project: Places) -> None:
             "multiple of 8",
         ),
         ("protocols/image-smoke/v1.toml", "kid_subset_size = 16", "kid_subset_size = 64", "kid_subset", "larger than"),
+        *(
+            ("protocols/image-smoke/v1.toml", "kid_subset_size = 16", f"kid_subset_size = 16\n{line}", field, says)
+            for line, field, says in (
+                ("kid_samples = 8", "kid_subset_size", "Set at most evaluation.kid_samples"),
+                ("kid_samples = 64", "kid_samples", "Set at most evaluation.samples"),
+                ("guidance = [1.0, 0.5]", "evaluation.guidance.1", "equal to 1, or input should be 'documented'"),
+                ("guidance = [2.0, 2.0]", "evaluation.guidance", "names one twice"),
+                ('networks = ["efficientnet-lite0-block10-112"]', "evaluation.networks", "names one twice"),
+                ('reference_statistics = { fid = "unpinned" }', "reference_statistics", "no network of this protocol"),
+            )
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_file_and_field(
@@ -126,6 +138,22 @@ def test_an_unknown_recipe_says_which_there_are(project: Places) -> None:
         make_plan(project, "sana@new", tier="smoke")
     with pytest.raises(FieldError, match=re.escape("It has: vanilla, irepa, layersync, repa, repa.paper, self_flow")):
         make_plan(project, "sana", tier="smoke", labels=["self_flow.nope"])
+
+
+def test_what_a_protocol_does_not_use_moves_no_digest_and_what_it_uses_does(project: Places) -> None:
+    _, protocol = load_protocol(project.recipes, "image-micro@1")
+    given = protocol.evaluation
+    assert protocol_digest(protocol) == read_lock(project.recipes)["protocols"]["image-micro@1"]
+    changes: list[dict[str, Any]] = [
+        {"validation_grid": "eighths"}, {"guidance": [1.0, "documented"]}, {"networks": ["other"]},
+        {"reference_statistics": {given.network: "unpinned"}}, {"kid_samples": 400}, {"untrained": False},
+        {"sampler_steps": "documented"},
+    ]  # fmt: skip
+    digests = {
+        protocol_digest(protocol.model_copy(update={"evaluation": given.model_copy(update=change)}))
+        for change in ({}, *changes)
+    }
+    assert len(digests) == len(changes) + 1
 
 
 def test_plans_are_pure_and_matched(project: Places) -> None:

@@ -60,13 +60,14 @@ def _add_place(command: argparse.ArgumentParser) -> None:
     command.add_argument("--gpu", metavar="UUID", help="the GPU that a container gets (default: the first)")
 
 
-def _executor(tier: str, chosen: argparse.Namespace, places: Places) -> Any:
+def _executor(spec: Any, chosen: argparse.Namespace, places: Places) -> Any:
     """Where to run. Without containers in play, nothing of theirs is imported."""
+    tier = spec.tier
     if tier != "reference" and chosen.executor != "docker" and chosen.gpu is None:
         return None
     from selfflow_bench.containers.choice import executor_for
 
-    return executor_for(tier, chosen.executor, places.work, chosen.gpu)
+    return executor_for(tier, chosen.executor, places.work, chosen.gpu, spec.conditions.budget.gpus)
 
 
 def _plan(chosen: argparse.Namespace, places: Places) -> int:
@@ -154,7 +155,7 @@ def _evaluate(chosen: argparse.Namespace, places: Places) -> int:
         raise FieldError("command line", "run", chosen.run, "no finished run of that name", f"There are: {names}.")
     run = known[chosen.run]
     with progress.shown(out, progress.style_for(out, as_json=chosen.json), run.spec.name) as watch:
-        again, before = evaluate_again(run, places, watch, _executor(run.spec.tier, chosen, places))
+        again, before = evaluate_again(run, places, watch, _executor(run.spec, chosen, places))
     same = {name: again.get(name) == value for name, value in before.items()}
     if chosen.json:
         print(json.dumps({"metrics": again, "recorded": before, "equal": all(same.values())}))
@@ -195,7 +196,7 @@ def _do(specs: Sequence[Any], chosen: argparse.Namespace, places: Places, *, whe
             if when == "always":
                 run.forget(spec, places)
             with progress.shown(out, style, spec.name) as watch:
-                record = run.execute(spec, places, watch, _executor(spec.tier, chosen, places))
+                record = run.execute(spec, places, watch, _executor(spec, chosen, places))
             if record.failure is not None:
                 folder = run.local_run(spec, places).folder
                 err.print(Text(f"{spec.name} failed: {record.failure.kind}: {record.failure.message}", style="red"))

@@ -60,28 +60,37 @@ def place(tier: str, wanted: Wanted, facts: MachineFacts | None = None) -> Liter
     return "cuda"
 
 
-def executor_for(tier: str, wanted: Wanted, work: Path, gpu: str | None = None) -> Executor:
-    """The executor for a tier's runs on this machine. Raises SuiteError with what is missing."""
+def executor_for(tier: str, wanted: Wanted, work: Path, gpu: str | None = None, count: int = 1) -> Executor:
+    """The executor for a tier's runs on this machine, ``count`` GPUs each. Raises SuiteError with what is missing."""
     chosen = place(tier, wanted, machine_facts() if tier == "reference" else None)
     if chosen == "host":
         if gpu is not None:
             raise FieldError("command line", "--gpu", gpu, "is for containers", "Give --executor docker, or leave it.")
         return HostExecutor()
-    return docker_executor(chosen, work, gpu)
+    return docker_executor(chosen, work, gpu, count)
 
 
-def docker_executor(target: Target, work: Path, gpu: str | None = None) -> DockerExecutor:
-    """Containers of this machine's build of a target; with "cuda", one GPU: the named one or the first."""
+def docker_executor(target: Target, work: Path, gpu: str | None = None, count: int = 1) -> DockerExecutor:
+    """Containers of this machine's build of a target; with "cuda", so many GPUs: the named one first."""
     if target == "cpu":
         if gpu is not None:
             raise FieldError("command line", "--gpu", gpu, "this tier runs on the CPU", "Leave it out.")
         return DockerExecutor(pinned(project(), work, target))
-    uuids = [found.uuid for found in host_gpus()]
-    if gpu is not None and gpu not in uuids:
+    gpus = chosen_gpus([found.uuid for found in host_gpus()], gpu, count)
+    return DockerExecutor(pinned(project(), work, target), gpus=gpus)
+
+
+def chosen_gpus(uuids: Sequence[str], first: str | None, count: int) -> tuple[str, ...]:
+    """So many of a machine's GPUs, the named one first. Raises FieldError where they are not there."""
+    if first is not None and first not in uuids:
         raise FieldError(
-            "command line", "--gpu", gpu, "no GPU of that UUID", f"There are: {', '.join(uuids) or 'none'}."
+            "command line", "--gpu", first, "no GPU of that UUID", f"There are: {', '.join(uuids) or 'none'}."
         )
-    return DockerExecutor(pinned(project(), work, target), gpus=(gpu or uuids[0],))
+    ordered = sorted(uuids, key=lambda uuid: uuid != first)
+    if len(ordered) < count:
+        remedy = "Use a machine that has them, or override the budget: the run is recorded as open."
+        raise FieldError("protocol", "budget.gpus", count, f"this machine has {len(ordered)}", remedy)
+    return tuple(ordered[:count])
 
 
 def machine_facts() -> MachineFacts:

@@ -72,7 +72,7 @@ def container_settings(spec: RunSpec, around: Surroundings) -> dict[str, Any]:
         "environment": {**worker_environment(spec), **_environment(around)},
         "mem_limit": spec.conditions.budget.memory_mb * _MEGABYTE,
         "memswap_limit": spec.conditions.budget.memory_mb * _MEGABYTE,
-        "nano_cpus": threads * 10**9,
+        "nano_cpus": threads * spec.conditions.budget.gpus * 10**9,
         "device_requests": [DeviceRequest(device_ids=list(around.gpus), capabilities=[["gpu"]])] if around.gpus else [],
         "mounts": _mounts(around),
         **confinement(around.user),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from diffusers import FlowMatchEulerDiscreteScheduler
+import torch
+from diffusers import AnimaTextConditioner, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
 from selfflow_bench.families.architectures.anima import AnimaModel
 from selfflow_bench.families.base import Conditions, Family
+
+_PARTS = {"transformer": CosmosTransformer3DModel, "text_conditioner": AnimaTextConditioner}
 
 
 class Anima(Family):
@@ -18,6 +22,21 @@ class Anima(Family):
 
     modality = "image"
     transformer_class = AnimaModel
+    adapter_prefix = ""  # its own layers' names begin with the part's
+
+    def load(self, snapshot: Path, dtype: torch.dtype) -> nn.Module:
+        """Two folders of the checkpoint."""
+        with torch.device("meta"):
+            made = self.make()
+        for name, kind in _PARTS.items():
+            part = kind.from_pretrained(snapshot / name, torch_dtype=dtype, local_files_only=True)
+            setattr(made, name, part)
+        return made
+
+    def save(self, transformer: nn.Module, folder: Path) -> None:
+        """Two folders."""
+        for name in _PARTS:
+            getattr(transformer, name).save_pretrained(folder / name)
 
     def patch(self) -> tuple[int, ...]:
         """(height, width)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,9 +27,11 @@ Conditions = Mapping[str, Tensor]
 """What a sample is conditioned on, batch first.
 
 ``text``: float ``[B, T, D]``, zero behind a caption's end; ``text_mask``: bool ``[B, T]``; ``text_ids``: int64
-``[B, T]``, the tokenizer's. ``reference``, where a family takes one: clean latents ``[B, C, *cells]``.
+``[B, T]``, the tokenizer's. ``reference``, where a family takes one: clean latents ``[B, C, *cells]``. ``label``: int64
+``[B]``, a class, in families that know classes and no text.
 """
 REFERENCE = "reference"
+LABEL = "label"
 
 
 class Family(ABC):
@@ -44,8 +47,16 @@ class Family(ABC):
     accepts: ClassVar[tuple[str, ...]] = ()
     """Conditions that the family can have, or not."""
 
+    adapter_prefix: ClassVar[str] = "transformer."
+    """What the published pipeline puts before the names of the transformer's layers in a file of adapters."""
+
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = dict(config)
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes a label can be; the one behind the last is none. None in families of text."""
+        return None
 
     def build(self) -> nn.Module:
         """The transformer with fresh weights. Raises TypeError where the class does not know an argument."""
@@ -56,6 +67,17 @@ class Family(ABC):
     def make(self) -> nn.Module:
         """The bare transformer, without hooks."""
         return self.transformer_class(**self.config)
+
+    def load(self, snapshot: Path, dtype: torch.dtype) -> nn.Module:
+        """The bare transformer with published weights, from a folder in diffusers' format. Reads local files only."""
+        made: nn.Module = self.transformer_class.from_pretrained(  # type: ignore[attr-defined]
+            snapshot / "transformer", torch_dtype=dtype, local_files_only=True
+        )
+        return made
+
+    def save(self, transformer: nn.Module, folder: Path) -> None:
+        """Write a transformer so that the published pipeline can be given it: what `load` reads."""
+        transformer.save_pretrained(folder / "transformer")  # type: ignore[operator]
 
     def attach(self, transformer: nn.Module) -> None:
         """Install, once and for good, what conditioning by levels needs of a made transformer: hooks only.
@@ -141,6 +163,14 @@ class Family(ABC):
             return tuple(latent_shape) if self.modality == "image" else (latent_shape[0], 1, *latent_shape[2:])
         raise KeyError(f"{type(self).__name__} takes no condition {name!r}")
 
+    def drawn_condition(
+        self, name: str, count: int, latent_shape: Sequence[int], source: torch.Generator | None = None
+    ) -> Tensor:
+        """A random condition ``[count, ...]`` of the right shape and type, for measuring what values do not change."""
+        if name == LABEL and self.classes is not None:
+            return torch.randint(self.classes, (count,), generator=source)
+        return torch.randn(count, *self.condition_shape(name, latent_shape), generator=source)
+
     def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, ...]:
         """Tokens along each axis for latents ``[C, *cells]``. Raises ValueError where a patch does not fit."""
         cells, patch = tuple(latent_shape[1:]), self.patch()
@@ -191,7 +221,8 @@ class Family(ABC):
         latents = torch.zeros(1, *latent_shape, device=reference.device)
         one = {name: value[:1] for name, value in conditions.items()}
         sigma = torch.zeros(1, device=reference.device)
-        with torch.no_grad():
+        low_precision = any(value.dtype == torch.bfloat16 for value in transformer.parameters())
+        with torch.no_grad(), torch.autocast(reference.device.type, torch.bfloat16, enabled=low_precision):
             output = output_of_block(first, lambda: self.predict(transformer, latents, sigma, one))
         return int(self.hidden_tokens(output, latents, one).shape[-1])
 

@@ -1,4 +1,5 @@
-"""The board's files: results/README.md between its markers, results/leaderboard.json, and the index made whole.
+"""The board's files: results/README.md between its markers, results/leaderboard.json, the index made whole, and the
+table of families in the README of a project that has a place for it.
 
 Written under a lock with the records read inside it, so of two processes that finish together the later one sees both
 records. Knows nothing of the board's content.
@@ -12,6 +13,7 @@ from selfflow_bench.atomic_files import folder_lock, replace_text
 from selfflow_bench.errors import SuiteError
 from selfflow_bench.results import record_index
 from selfflow_bench.results.comparison import Margins
+from selfflow_bench.results.families_table import families_table
 from selfflow_bench.results.leaderboard import Board, build
 from selfflow_bench.results.leaderboard_markdown import markdown
 from selfflow_bench.results.record_files import read_all
@@ -19,6 +21,7 @@ from selfflow_bench.results.record_index import Index, extended, read_index
 
 BEGIN, END = "<!-- leaderboard:begin -->", "<!-- leaderboard:end -->"
 README, DATA = "README.md", "leaderboard.json"
+FAMILIES_BEGIN, FAMILIES_END = "<!-- families:begin -->", "<!-- families:end -->"
 _NEW_README = f"""# Results
 
 One record per run lies under `records/`; the board below is generated from them, do not edit it by hand.
@@ -59,18 +62,29 @@ def _wanted(root: Path, margins: Margins) -> tuple[Board, dict[Path, str]]:
     reading = read_all(root)
     index = extended(read_index(root), reading.unindexed)
     board = build(reading, margins)
-    readme = root / README
+    readme, project = root / README, root.parent / README
     text = readme.read_text(encoding="utf-8") if readme.exists() else _NEW_README
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise SuiteError(f"{readme}: needs the lines {BEGIN} and {END}, once each and in this order. Put them back.")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
+    projects = project.read_text(encoding="utf-8") if project.exists() else ""
     data = json.dumps(board.as_dict(), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return board, {
         **({root / record_index.FILE: index.text} if index.text else {}),
-        readme: f"{before}{BEGIN}\n\n{markdown(board)}\n{_index_line(index)}\n\n{END}{after}",
+        readme: _between(readme, text, (BEGIN, END), f"{markdown(board)}\n{_index_line(index)}\n"),
         root / DATA: data,
+        **(
+            {project: _between(project, projects, (FAMILIES_BEGIN, FAMILIES_END), families_table(board))}
+            if FAMILIES_BEGIN in projects
+            else {}
+        ),
     }
+
+
+def _between(path: Path, text: str, markers: tuple[str, str], made: str) -> str:
+    """The text with what is between its markers made anew."""
+    begin, end = markers
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise SuiteError(f"{path}: needs the lines {begin} and {end}, once each and in this order. Put them back.")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n\n{made}\n{end}{rest.partition(end)[2]}"
 
 
 def _index_line(index: Index) -> str:

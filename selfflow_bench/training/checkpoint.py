@@ -39,8 +39,10 @@ def save(folder: Path, state: dict[str, Any], samples: int, run_key: str) -> Non
             old.unlink()
 
 
-def load(folder: Path, run_key: str) -> dict[str, Any] | None:
+def load(folder: Path, run_key: str, *, mapped: bool = False) -> dict[str, Any] | None:
     """The folder's checkpoint, or None where there is none yet.
+
+    ``mapped`` leaves tensors in the file until they are read: for processes that each take a part of every one.
 
     Raises DamagedFileError where its content is not what was written, or is another run's.
     """
@@ -55,7 +57,7 @@ def load(folder: Path, run_key: str) -> dict[str, Any] | None:
         )
     if not path.exists() or _sha256(path) != pointer["sha256"]:
         raise DamagedFileError(f"{path}: missing or damaged (sha256 differs). Delete {folder} to start over.")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     return state
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class Ema:
@@ -14,11 +16,19 @@ class Ema:
     float32 whatever the compute type: a bf16 shadow loses updates below its resolution.
     """
 
-    def __init__(self, source: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.model = copy.deepcopy(source).float().eval().requires_grad_(False)
-        self._shadow: list[Tensor] = list(self.model.parameters())
-        self._source: list[Tensor] = list(source.parameters())
+    def __init__(self, source: nn.Module, decay: float, model: nn.Module | None = None) -> None:
+        """Follow ``source``; ``model`` is an `averaged_copy` of it, made here if there is none yet."""
+        model = averaged_copy(source) if model is None else model
+        self._follow(model, dict(model.named_parameters()), dict(source.named_parameters()), decay)
+
+    def _follow(
+        self, model: nn.Module, shadow: Mapping[str, Tensor], source: Mapping[str, Tensor], decay: float
+    ) -> None:
+        """Let each of ``shadow`` follow what ``source`` has of the same name; ``model`` is what computes with them."""
+        self.model, self.decay = model, decay
+        self.values: Mapping[str, Tensor] = shadow
+        self._shadow = list(shadow.values())
+        self._source = [source[name] for name in shadow]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -31,5 +41,10 @@ class Ema:
         """How far the weights have left their average: ``|source - shadow| / |shadow|``. Waits for the device."""
         gaps = torch._foreach_sub([value.float() for value in self._source], self._shadow)
         norms = torch.stack([torch.stack(torch._foreach_norm(values)).norm() for values in (gaps, self._shadow)])
-        gap, size = norms.tolist()
+        gap, size = (norms.full_tensor() if isinstance(norms, DTensor) else norms).tolist()
         return gap / size if size else 0.0
+
+
+def averaged_copy(source: nn.Module) -> nn.Module:
+    """A float32 copy of a module, in evaluation mode and without gradients."""
+    return copy.deepcopy(source).float().eval().requires_grad_(False)

@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from selfflow_bench.errors import InterruptedRunError, NonFiniteLossError
 from selfflow_bench.methods.base import Batch, Method
 from selfflow_bench.recipe import TrainingSettings
 from selfflow_bench.training import checkpoint
+from selfflow_bench.training.adapters import AdapterEma, has_adapters
+from selfflow_bench.training.ahead import Ahead
 from selfflow_bench.training.batches import Batches
-from selfflow_bench.training.ema import Ema
+from selfflow_bench.training.blocks import checkpoint_blocks, compile_blocks
+from selfflow_bench.training.ema import Ema, averaged_copy
+from selfflow_bench.training.processes import Processes, as_held, keep_whole, optimizer_as_held, whole
 
 Row = dict[str, float]
 
@@ -31,14 +35,15 @@ Row = dict[str, float]
 class Trainee(nn.Module):
     """What the optimizer trains: the transformer and the method's heads, with the method's loss as forward."""
 
-    def __init__(self, transformer: nn.Module, heads: nn.ModuleDict, method: Method) -> None:
+    def __init__(self, transformer: nn.Module, heads: nn.ModuleDict, method: Method, precision: str) -> None:
         super().__init__()
         self.transformer, self.heads = transformer, heads
-        self._method = method
+        self._method, self._autocasts = method, precision == "bf16"
 
     def forward(self, teacher: nn.Module, batch: Batch, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The step's loss and what to log of it."""
-        result = self._method.step(self.transformer, self.heads, teacher, batch, step)
+        with torch.autocast(batch.latents.device.type, torch.bfloat16, enabled=self._autocasts):
+            result = self._method.step(self.transformer, self.heads, teacher, batch, step)
         return result.loss, result.metrics
 
 
@@ -84,14 +89,25 @@ class Training:
     ) -> None:
         self.settings, self.method, self.batches = settings, method, batches
         self.folder, self.run_key = folder, run_key
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if settings.precision == "bf16" else "no",
-            cpu=not torch.cuda.is_available(),
+        self.processes = Processes(settings)
+        self.accelerator = self.processes.accelerator
+        blocks, adapted = method.family.blocks, has_adapters(transformer)
+        averaged = None if adapted else averaged_copy(transformer)
+        self.processes.place(
+            [
+                (transformer.train(), blocks(transformer)),
+                *([] if averaged is None else [(averaged, blocks(averaged))]),
+                *((head, ()) for head in heads.children()),
+            ]
         )
-        device = self.accelerator.device
-        transformer.to(device).train()
-        self.trainee = Trainee(transformer, heads.to(device), method)
-        self.ema = Ema(transformer, settings.ema_decay)
+        if settings.gradient_checkpointing:
+            checkpoint_blocks(transformer)
+        if settings.compile:
+            compile_blocks([*blocks(transformer), *([] if averaged is None else blocks(averaged))])
+        self.trainee = Trainee(transformer, heads, method, settings.precision)
+        self.ema = (
+            AdapterEma(transformer, settings.ema_decay) if adapted else Ema(transformer, settings.ema_decay, averaged)
+        )
         self.parameters = [value for value in self.trainee.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(
             self.parameters,
@@ -100,18 +116,22 @@ class Training:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.trainee, optimizer)
+        self.wrapped, self.optimizer = self.processes.wrap(self.trainee), self.accelerator.prepare(optimizer)
         self.progress = Progress()
         self._unread: list[Mapping[str, Tensor | float]] = []
+        self._ahead: Ahead[Batch] | None = None
 
     def restore(self) -> bool:
-        """Continue from the folder's checkpoint. False where there is none."""
-        state = checkpoint.load(self.folder, self.run_key)
+        """Continue from the folder's checkpoint. False where there is none.
+
+        The checkpoint is whole, so that any number of processes can go on from it: bit-equally with as many as wrote
+        it, up to the order of sums with others.
+        """
+        state = checkpoint.load(self.folder, self.run_key, mapped=self.processes.shards)
         if state is None:
             return False
-        self.trainee.load_state_dict(state["trainee"])
-        self.ema.model.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._load_weights(state)
+        self.optimizer.load_state_dict(optimizer_as_held(state["optimizer"], self.parameters))
         self.method.load_state(state["method"])
         self.progress = Progress(**state["progress"])
         return True
@@ -119,16 +139,34 @@ class Training:
     def save(self) -> None:
         """Write the checkpoint. Metrics not yet read are read first, so a broken state is never kept."""
         self._read()
-        if not self.accelerator.is_main_process:
-            return
+        first = self.processes.is_first
         state = {
-            "trainee": self.trainee.state_dict(),
-            "ema": self.ema.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "trainee": whole(self._trained(), keep=first),
+            "ema": whole(dict(self.ema.values), keep=first),
+            "optimizer": whole(self.optimizer.state_dict(), keep=first),
             "method": self.method.state(),
             "progress": vars(self.progress),
         }
-        checkpoint.save(self.folder, state, self.progress.samples, self.run_key)
+        if first:
+            checkpoint.save(self.folder, state, self.progress.samples, self.run_key)
+
+    def evaluated(self) -> nn.Module:
+        """The averaged model after training, whole in every process: each can run it by itself. All must ask."""
+        keep_whole(self.trainee.transformer if has_adapters(self.trainee.transformer) else self.ema.model)
+        return self.ema.model
+
+    def _trained(self) -> dict[str, Tensor]:
+        """What training changes of the trainee's state: everything but a frozen base."""
+        frozen = {name for name, value in self.trainee.named_parameters() if not value.requires_grad}
+        return {name: value for name, value in self.trainee.state_dict().items() if name not in frozen}
+
+    def _load_weights(self, state: Mapping[str, Any]) -> None:
+        held = self._trained()
+        saved = {name: as_held(state["trainee"][name], value) for name, value in held.items()}
+        self.trainee.load_state_dict(saved, strict=False)
+        with torch.no_grad():
+            for name, value in self.ema.values.items():
+                value.copy_(as_held(state["ema"][name], value))
 
     def run(
         self,
@@ -152,8 +190,24 @@ class Training:
             NonFiniteLossError: a loss was not a number.
             InterruptedRunError: ``stop`` was true.
         """
-        settings, progress = self.settings, self.progress
         started = _now()
+        self._ahead = Ahead(self._batch)
+        try:
+            self._run(started, stop, on_log, on_checkpoint, validate, validate_every)
+        finally:
+            self._ahead.close()
+            self._ahead = None
+
+    def _run(
+        self,
+        started: tuple[float, float],
+        stop: Callable[[], bool],
+        on_log: Callable[[Row], None],
+        on_checkpoint: Callable[[int], None],
+        validate: Callable[[nn.Module], dict[str, Any]],
+        validate_every: int,
+    ) -> None:
+        settings, progress = self.settings, self.progress
         while True:
             at_end = progress.samples >= settings.samples
             due = progress.samples % validate_every == 0 or at_end
@@ -164,7 +218,7 @@ class Training:
                 started = _now()
             if at_end:
                 break
-            if stop():
+            if self.processes.any(stop()):
                 self.save()
                 raise InterruptedRunError(f"stopped after {progress.samples} samples; a checkpoint is written")
             self._step()
@@ -186,22 +240,37 @@ class Training:
         warmup = self.settings.warmup_samples
         return self.settings.learning_rate * (min(1.0, (samples + self.settings.batch) / warmup) if warmup else 1.0)
 
+    def _batch(self, samples: range) -> Batch:
+        """This process's part of a batch, on its device."""
+        return self.batches.make(self.processes.share(samples)).to(self.processes.device)
+
+    def _taken(self, samples: range) -> Batch:
+        """The batch of these samples; inside `run`, the next is begun with."""
+        if self._ahead is None:
+            return self._batch(samples)
+        following = range(samples.stop, samples.stop + len(samples))
+        return self._ahead.take(samples, following if samples.stop < self.settings.samples else None)
+
     def _step(self) -> None:
         settings, progress = self.settings, self.progress
         step = progress.samples // settings.batch
-        share = settings.batch // self.accelerator.num_processes
-        first = progress.samples + share * self.accelerator.process_index
-        batch = self.batches.make(range(first, first + share)).to(self.accelerator.device)
+        batch = self._taken(range(progress.samples, progress.samples + settings.batch))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(progress.samples)
+        self._unread.append(self.update(batch, step))
+        progress.samples += settings.batch
+
+    def update(self, batch: Batch, step: int) -> Mapping[str, Tensor | float]:
+        """One step of the optimizer and the EMA on this process's part of a batch; what to log of it."""
         loss, metrics = self.wrapped(self.ema.model, batch, step)
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, settings.gradient_clip)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update()
-        self._unread.append({"loss": loss.detach(), "grad_norm": norm, **metrics})
-        progress.samples += settings.batch
+        return {"loss": loss.detach(), "grad_norm": norm, **metrics}
 
     def _read(self) -> None:
         """Bring the metrics of the steps since the last call to the host: the one place that waits for the device."""
@@ -209,13 +278,14 @@ class Training:
             return
         names = [(index, name) for index, row in enumerate(self._unread) for name in row]
         values = [self._unread[index][name] for index, name in names]
-        device = self.accelerator.device
+        device = self.processes.device
         stacked = torch.stack(
             [value.float() if isinstance(value, Tensor) else torch.tensor(value, device=device) for value in values]
-        ).tolist()
+        )
         rows: list[Row] = [{} for _ in self._unread]
-        for (index, name), value in zip(names, stacked, strict=True):
-            rows[index][name] = value
+        shares = self.processes.gathered(stacked)
+        for (index, name), parts in zip(names, shares.T.tolist(), strict=True):
+            rows[index][name] = _mean_of_shares(name, parts)
         self._unread.clear()
         first = self.progress.samples - self.settings.batch * len(rows)
         for index, row in enumerate(rows):
@@ -230,6 +300,12 @@ class Training:
         if self.progress.pending and self.progress.pending[-1]["samples"] % self.settings.log_every == 0:
             self.progress.rows.append(_mean(self.progress.pending))
             self.progress.pending = []
+
+
+def _mean_of_shares(name: str, shares: list[float]) -> float:
+    """A metric over the processes' equal shares of a batch; those that did not measure it (not a number) left out."""
+    measured = shares if name == "loss" else [value for value in shares if not math.isnan(value)]
+    return math.fsum(measured) / len(measured) if measured else math.nan
 
 
 def _mean(rows: list[Row]) -> Row:

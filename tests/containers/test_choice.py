@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from selfflow_bench.containers.choice import MachineFacts, executor_for, place
+from selfflow_bench.containers.choice import MachineFacts, chosen_gpus, executor_for, place
 from selfflow_bench.containers.gpus import parse_gpus
-from selfflow_bench.errors import SuiteError
+from selfflow_bench.errors import FieldError, SuiteError
 from selfflow_bench.execution import HostExecutor
 from selfflow_bench.places import Places
 
@@ -53,3 +53,12 @@ def test_gpus_are_read_as_the_driver_lists_them() -> None:
         ("GPU-2c3d", "580.65.06", 23034),
     ]
     assert parse_gpus("No devices were found\n") == []
+
+
+def test_a_run_gets_as_many_gpus_as_its_budget_names_the_wanted_one_first() -> None:
+    assert chosen_gpus(["GPU-a", "GPU-b", "GPU-c"], None, 2) == ("GPU-a", "GPU-b")
+    assert chosen_gpus(["GPU-a", "GPU-b", "GPU-c"], "GPU-b", 2) == ("GPU-b", "GPU-a")
+    with pytest.raises(FieldError, match=r"budget.gpus = 4: this machine has 3"):
+        chosen_gpus(["GPU-a", "GPU-b", "GPU-c"], None, 4)
+    with pytest.raises(FieldError, match="no GPU of that UUID"):
+        chosen_gpus(["GPU-a"], "GPU-z", 1)

@@ -23,6 +23,7 @@ from selfflow_bench.execution import HostExecutor
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, make_plan
 from selfflow_bench.results.record import Record
+from selfflow_bench.results.record_files import read_all
 from selfflow_bench.run import ATTEMPTS, execute, local_run
 from tests.containers.conftest import PrivateEngine, Site, make_site, wait_for
 
@@ -229,7 +230,12 @@ def test_a_run_over_its_memory_limit_is_tried_twice_more_and_given_up(
     assert [event["event"] for event in seen].count("retry") == 2
     assert [(row["class"], row["exit_code"]) for row in attempts(site, spec)] == [("out of memory", 137)] * 3
     assert local_run(spec, site.places).state == "interrupted"
-    assert not list(site.places.results.glob("records/*/*/*.json"))
+    (record,) = read_all(site.places.results).records
+    assert record.status == "infrastructure"
+    assert record.failure is not None
+    assert record.failure.kind == "out of memory"
+    assert record.container is not None
+    assert record.container["earlier_failures"] == attempts(site, spec)
     with connected() as client:
         assert not names(client, site.places.runs)
 

@@ -28,12 +28,14 @@ task = "class-to-image"
 guidance = "none"
 
 [[tables.claims]]
+id = "a-paper-self-flow"
 model = "SiT-XL/2"
 parameters_m = 675
 method = "Self-Flow"
 steps_k = 4000
 metrics = { FID = 5.7, IS = 151.4 }
 here = "self_flow"
+run = { recipe = "sit", label = "self_flow.paper" }
 status = "not run"
 reason = "needs a GPU"
 """

@@ -29,6 +29,9 @@ def test_the_committed_ledger_holds_both_tables_not_run() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
+        ('id = "a-paper-self-flow"\n', "", "tables.0.claims.0.id: Field required"),
+        ('run = { recipe = "sit", label = "self_flow.paper" }\n', "", "either what runs it"),
+        ('status = "not run"', 'not_plannable = "no"\nstatus = "not run"', "either what runs it"),
         ('reason = "needs a GPU"\n', "", "needs its reason"),
         ('status = "not run"', 'status = "reproduced"', "settled claims name their runs"),
         ('status = "not run"', 'status = "confirmed"', "tables.0.claims.0.status: Input should be 'reproduced'"),
@@ -41,6 +44,12 @@ def test_the_committed_ledger_holds_both_tables_not_run() -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, before: str, after: str, message: str) -> None:
     with pytest.raises(DamagedFileError, match=message):
         read(tmp_path, CLAIMS.replace(before, after))
+
+
+def test_an_id_is_of_one_claim(tmp_path: Path) -> None:
+    claim = CLAIMS[CLAIMS.index("[[tables.claims]]") :]
+    with pytest.raises(DamagedFileError, match="two claims have the id 'a-paper-self-flow'"):
+        read(tmp_path, CLAIMS + claim)
 
 
 def test_a_settled_claim_rests_on_records_that_exist(tmp_path: Path) -> None:

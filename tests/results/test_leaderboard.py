@@ -13,7 +13,7 @@ from selfflow_bench.atomic_files import BusyError, folder_lock
 from selfflow_bench.errors import DamagedFileError, SuiteError
 from selfflow_bench.results.comparison import compare
 from selfflow_bench.results.leaderboard import build
-from selfflow_bench.results.leaderboard_files import BEGIN, END, check, update
+from selfflow_bench.results.leaderboard_files import BEGIN, END, FAMILIES_BEGIN, FAMILIES_END, check, update
 from selfflow_bench.results.leaderboard_markdown import markdown
 from selfflow_bench.results.record import Record
 from selfflow_bench.results.record_files import Reading, invalidate, record_path, record_text, write
@@ -239,6 +239,42 @@ def test_files_are_kept_between_their_markers_and_drift_is_shown(tmp_path: Path,
     (tmp_path / "README.md").write_text("no markers", encoding="utf-8")
     with pytest.raises(SuiteError, match=r"README\.md: needs the lines"):
         update(tmp_path, MARGINS)
+
+
+def test_a_project_s_readme_has_a_line_for_each_recipe_with_both_methods(tmp_path: Path) -> None:
+    results, readme = tmp_path / "results", tmp_path / "README.md"
+    results.mkdir()
+    readme.write_text(f"Before.\n{FAMILIES_BEGIN}\n{FAMILIES_END}\nAfter.\n", encoding="utf-8")
+    for one in (
+        *(
+            record(label, seed, recipe="sana", kid=4.0 + 0.1 * seed)
+            for label in ("vanilla", "self_flow")
+            for seed in range(3)
+        ),
+        record("vanilla", recipe="wan", kid=6.0),
+        record("self_flow", recipe="wan", kid=5.4),
+        record("vanilla", recipe="flux"),
+    ):
+        write(one, results)
+    assert any("sana" in line for line in check(results, MARGINS))
+    update(results, MARGINS)
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("Before.\n")
+    assert text.endswith(f"{FAMILIES_END}\nAfter.\n")
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| `")}
+    assert set(rows) == {"`sana`", "`wan`"}
+    sana, wan = ([cell.strip() for cell in rows[name].strip("|").split("|")] for name in ("`sana`", "`wan`"))
+    assert sana[1:] == [
+        "3",
+        "1.65, 0.550, 0.550",
+        "0 %, inconclusive",
+        "5.20, 4.10, 4.10",
+        "0 %, inconclusive",
+        "1.22×",
+        "loss and KID",
+    ]
+    assert wan[1:] == ["1", "1.65, 0.550, 0.550", "0 %", "5.20, 6.00, 5.40", "-10 %", "1.22×", "loss"]
+    assert check(results, MARGINS) == []
 
 
 def test_an_empty_folder_gets_a_board_that_says_so_and_damage_is_named(tmp_path: Path) -> None:

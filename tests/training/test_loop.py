@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from selfflow_bench.data import captions
 from selfflow_bench.errors import DamagedFileError, InterruptedRunError, NonFiniteLossError
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.methods.base import Method
-from selfflow_bench.recipe import TrainingSettings
+from selfflow_bench.recipe import Lora, TrainingSettings
 from selfflow_bench.registry import method_class
 from selfflow_bench.training import checkpoint
 from selfflow_bench.training.batches import Batches
 from selfflow_bench.training.loop import Training, _mean
+from selfflow_bench.training.start import starting_transformer
 from tests.conftest import TEXT_TOKENS, Tiny
+from tests.training.no_sync import Forbids
 
 SETTINGS = TrainingSettings(
     samples=48,
@@ -42,9 +44,15 @@ SELF_FLOW = {"mask_ratio": 0.4, "student_block": 1, "teacher_block": 2}
 
 
 def training(
-    tiny: Tiny, folder: Path, method: str = "self_flow", poison: int | None = None, **changes: Any
+    tiny: Tiny,
+    folder: Path,
+    method: str = "self_flow",
+    poison: int | None = None,
+    lora: Lora | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **changes: Any,
 ) -> Training:
-    """A fresh training; ``poison`` makes that item's latents not a number."""
+    """A fresh training; ``poison`` makes that item's latents not a number, ``settings`` changes the protocol's."""
     source = torch.Generator().manual_seed(0)
     latents = torch.randn(20, *tiny.latent_shape, generator=source)
     if poison is not None:
@@ -55,14 +63,14 @@ def training(
         "text_ids": torch.randint(0, captions.VOCABULARY, (5, TEXT_TOKENS), generator=source),
     }
     others = {
-        name: torch.randn(20, *tiny.family.condition_shape(name, tiny.latent_shape), generator=source)
+        name: tiny.family.drawn_condition(name, 20, tiny.latent_shape, source)
         for name in (*tiny.family.needs, *tiny.optional)
     }
     conditions = ConditionTable(torch.arange(20) % 5, text, others)
     grid = tiny.family.token_grid(tiny.latent_shape)
     kind = method_class(method)
-    settings = {**(SELF_FLOW if method == "self_flow" else {}), **changes}
-    made: Method = kind(kind.settings_class(**settings), tiny.family, steps=12)
+    chosen = {**(SELF_FLOW if method == "self_flow" else {}), **changes}
+    made: Method = kind(kind.settings_class(**chosen), tiny.family, steps=12)
     needs = made.needs
     features = None
     if needs.encoder is not None:
@@ -70,11 +78,11 @@ def training(
         features = torch.randn(20, *tiny.feature_shape, generator=source).__getitem__
     times = TimestepDistribution("logit_normal")
     batches = Batches(latents, conditions, grid, times, 0.2, 9, needs, features)
-    torch.manual_seed(0)
-    transformer = tiny.family.build()
+    protocol = SETTINGS.model_copy(update=dict(settings or {}))
+    transformer = starting_transformer(tiny.family, 0, where="recipe tiny", lora=lora, precision=protocol.precision)
     sizes = head_sizes(tiny.family, transformer, made, batches.make(range(1)))
     torch.manual_seed(1)
-    return Training(transformer, made.heads(sizes), made, batches, SETTINGS, folder=folder, run_key="key")
+    return Training(transformer, made.heads(sizes), made, batches, protocol, folder=folder, run_key="key")
 
 
 def run(made: Training, stop_after: int | None = None) -> None:
@@ -195,28 +203,19 @@ def made_item(tiny: Callable[[str], Tiny], tmp_path: Path) -> int:
 
 
 def test_no_step_reads_the_device_back(tiny_family: Tiny, tmp_path: Path) -> None:
-    """`.item()`, `float()` and `bool()` of a tensor all dispatch `_local_scalar_dense`: none may be in a step."""
+    """The whole of a step: forward, backward, clipping, optimizer and EMA."""
     if tiny_family.expected.waits:
         pytest.skip("the class itself waits in its forward")
-    from torch.utils._python_dispatch import TorchDispatchMode
+    assert_no_wait(training(tiny_family, tmp_path))
 
-    class Forbids(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            name = str(func)
-            assert "_local_scalar_dense" not in name, "the step waits for the device"
-            assert "nonzero" not in name, "the step has a shape that depends on data"
-            return func(*args, **(kwargs or {}))
 
-    made = training(tiny_family, tmp_path)
+def assert_no_wait(made: Training) -> None:
     run_steps(made, 1)  # state that the optimizer makes at its first step
     batch = made.batches.make(range(4, 8))
     with Forbids():
-        loss, _ = made.wrapped(made.ema.model, batch, 1)
-        made.accelerator.backward(loss)
-        made.accelerator.clip_grad_norm_(made.parameters, 1.0)
-        made.ema.update()
+        logged = made.update(batch, 1)
     with pytest.raises(AssertionError, match="waits for the device"), Forbids():
-        float(loss)
+        float(logged["loss"])
 
 
 def test_a_metric_that_is_no_number_in_a_step_was_not_measured_in_it() -> None:
