@@ -32,6 +32,7 @@ from selfflow_bench.recipe import (
     method_settings,
     protocol_digest,
     recipe_digest,
+    unpinned_fields,
     version_of,
 )
 from selfflow_bench.registry import family_class, method_class
@@ -60,6 +61,11 @@ class RunSpec(BaseModel):
     seed: int
     overrides: dict[str, Any]
     conditions: Protocol
+
+    @property
+    def unpinned(self) -> tuple[str, ...]:
+        """What the run depends on and nothing pins: dotted names of its fields. A run with any is never ranked."""
+        return unpinned_fields(self.model_dump(mode="json", include={"checkpoint", "conditions"}))
 
     @property
     def key(self) -> str:
@@ -194,13 +200,14 @@ def _check_transformer(path: Path, recipe: Recipe, tier: RecipeTier, protocol: P
     import torch
 
     kind = family_class(recipe.family)
-    if kind.modality != protocol.modality:
+    makes = "image" if tier.checkpoint is not None and recipe.published.makes_stills else kind.modality
+    if makes != protocol.modality:
         raise FieldError(
             path,
             "protocol",
             tier.protocol,
-            f"is a protocol for {protocol.modality}, and {recipe.family} makes {kind.modality}",
-            f"Name a protocol for {kind.modality}.",
+            f"is a protocol for {protocol.modality}, and {recipe.family} makes {makes}",
+            f"Name a protocol for {makes}.",
         )
     family = kind(tier.transformer)
     try:

@@ -8,6 +8,7 @@ judge are checked by `selfflow_bench.plan`.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 import types
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from selfflow_bench.canonical import digest
 from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
@@ -33,6 +34,9 @@ Parallel = Literal["ddp", "fsdp"]
 """How several processes share a training: each has the whole model, or its share of every parameter."""
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+HubId = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+Revision = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")]
+"""A commit, or ``unpinned``."""
 ValidationGrid = Literal["midpoints", "eighths"]
 Documented = Literal["documented"]
 """Stands for what a family's published pipeline does by default."""
@@ -45,8 +49,8 @@ class _Strict(BaseModel):
 class Checkpoint(_Strict):
     """Published weights: a hub repository in diffusers' folder format, and the commit of it, or ``unpinned``."""
 
-    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")]
+    id: HubId
+    revision: Revision
 
 
 class Lora(_Strict):
@@ -62,7 +66,8 @@ class RecipeTier(_Strict):
 
     Blocks count from 1. They and the encoder hold for every method that takes such a setting, unless the method's own
     table says otherwise. ``checkpoint`` are the weights that training starts from, fresh ones if there is none;
-    ``lora`` says that adapters are trained and not the weights themselves.
+    ``lora`` says that adapters are trained and not the weights themselves. The codec ``autoencoder`` is the
+    checkpoint's own.
     """
 
     protocol: Annotated[str, Field(pattern=r"^[a-z0-9-]+@[1-9][0-9]*$")]
@@ -81,23 +86,76 @@ class RecipeTier(_Strict):
         return {field: value for field, value in given.items() if value is not None}
 
 
+class Compression(_Strict):
+    """What the published autoencoder makes of media.
+
+    Args:
+        factors: media cells per latent cell along each axis: frames, height, width; height, width; or samples of sound.
+            The first frame of a clip becomes a latent frame of its own.
+        channels: of the autoencoder's latents.
+        packed: cells along height and width that become channels of one, behind the autoencoder.
+        sound_rate: tokens per second of sound that stand behind a clip's own, in a family that makes both.
+    """
+
+    factors: Annotated[list[PositiveInt], Field(min_length=1)]
+    channels: PositiveInt
+    packed: PositiveInt = 1
+    sound_rate: PositiveInt | None = None
+
+    def latent_shape(self, media: typing.Sequence[int], fps: float | None = None) -> tuple[int, ...]:
+        """Shape of the latents of one medium, channels first; a clip with sound is one sequence of tokens.
+
+        Raises ValueError where the axes are not as many as the factors, or a size is no whole number of latent cells.
+        """
+        if len(media) != len(self.factors):
+            raise ValueError(f"media {tuple(media)} have not the axes of the factors {tuple(self.factors)}")
+        frames = media[: len(media) // 3]  # only a clip has three axes, and time is the first
+        sides = [size * self.packed for size in self.factors[len(frames) :]]
+        if any(size % side for size, side in zip(media[len(frames) :], sides, strict=True)):
+            raise ValueError(f"media {tuple(media)} are no whole number of cells of {tuple(sides)}")
+        cells = [1 + (count - 1) // factor for count, factor in zip(frames, self.factors, strict=False)]
+        cells += [size // side for size, side in zip(media[len(frames) :], sides, strict=True)]
+        if self.sound_rate is None:
+            return (self.channels * self.packed**2, *cells)
+        if fps is None:
+            raise ValueError("the length of a clip's sound needs its fps")
+        return self.channels, math.prod(cells) + round(media[0] / fps * self.sound_rate)
+
+
 class Published(_Strict):
     """The published checkpoint and what it is used with: what the cost table counts and the reference tier trains.
 
-    ``latent_shape`` and ``conditions`` are of one sample, without the batch; blocks count from 1.
+    ``media`` (frames, height, width; height, width; or samples of sound at ``rate`` Hz), ``latent_shape`` and
+    ``conditions`` are of one sample, without the batch; blocks count from 1.
     """
 
     checkpoint: str
     confidence: str
     parameters: PositiveInt
     size: str
+    media: Annotated[list[PositiveInt], Field(min_length=1)]
+    fps: PositiveFloat | None = None
+    rate: PositiveInt | None = None
     latent_shape: list[PositiveInt]
     autoencoder: str
+    compression: Compression
     text_encoders: list[str]
     student_block: PositiveInt
     teacher_block: PositiveInt
     conditions: dict[str, list[PositiveInt]]
     transformer: dict[str, Any]
+
+    @property
+    def makes_stills(self) -> bool:
+        """Whether a checkpoint of a video family makes pictures: clips of one frame."""
+        return len(self.media) == 3 and self.media[0] == 1
+
+    def media_of(self, hub: HubData) -> tuple[int, ...]:
+        """The shape of one medium of a data set, as ``media`` has it."""
+        if hub.seconds is not None:
+            return (round(hub.seconds * (self.rate or 0)),)
+        frames = [hub.frames or 1] if len(self.media) == 3 else []
+        return (*frames, *(hub.resolution or ()))
 
 
 class Recipe(_Strict):
@@ -109,25 +167,47 @@ class Recipe(_Strict):
     tiers: dict[Tier, RecipeTier]
     published: Published
 
+    @model_validator(mode="before")
+    @classmethod
+    def _published_size(cls, content: Any) -> Any:
+        """The reference tier's transformer is the published one; its own table is what differs."""
+        match content:
+            case {"tiers": {"reference": dict(tier)}, "published": {"transformer": dict(transformer)}}:
+                whole = {**tier, "transformer": {**transformer, **tier.get("transformer", {})}}
+                return {**content, "tiers": {**content["tiers"], "reference": whole}}
+        return content
 
-class HubData(_Strict):
+
+class HubSet(_Strict):
+    """A data set on the hub, and which of its columns are read.
+
+    ``reference`` is a clean picture that an edit starts from. Of a list of captions the first counts.
+    """
+
+    id: HubId
+    revision: Revision
+    config: str | None = None
+    medium: str
+    caption: str
+    reference: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+
+class HubData(HubSet):
     """A data set on the hub, and how each medium of it is brought to size.
 
     Pictures and frames are scaled to cover ``resolution`` (height, width) and cropped to its middle; of a video the
     first ``frames`` are taken, at ``fps`` a second where that is set, of a sound the first ``seconds``, and shorter
-    ones are left out. ``*_items`` are the first so many of a split, all of it where not set. Of a list of captions the
-    first counts.
+    ones are left out. ``*_items`` are the first so many of a split, all of it where not set; ``train_skip`` before them
+    are left out, where a data set has but one split and its first items are held out. ``validation`` is a split of
+    ``validation_from``, where that is another data set.
     """
 
-    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
-    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|unpinned)$")]
-    config: str | None = None
     train: str
     validation: str
     train_items: PositiveInt | None = None
     validation_items: PositiveInt | None = None
-    medium: str
-    caption: str
+    train_skip: Annotated[int, Field(ge=0)] = Field(default=0, exclude_if=lambda value: value == 0)
+    validation_from: HubSet | None = Field(default=None, exclude_if=lambda value: value is None)
     resolution: Annotated[list[PositiveInt], Field(min_length=2, max_length=2)] | None = None
     frames: PositiveInt | None = None
     fps: PositiveFloat | None = None
@@ -147,6 +227,11 @@ class DataSettings(_Strict):
     text_length: PositiveInt
     # Left out of the digest where there is none, so that it moved no earlier protocol's.
     hub: HubData | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    def digests(self) -> dict[str, str]:
+        """The hash of each split by its name, as far as it is known: as records hold them."""
+        hashes = {"train": self.train_sha256, "validation": self.validation_sha256}
+        return {f"{self.source}/{split}": value for split, value in hashes.items() if value != UNPINNED}
 
 
 class TimestepSettings(_Strict):
@@ -390,6 +475,7 @@ def method_settings(where: Path, recipe: Recipe, tier: Tier, label: str) -> dict
 def recipe_digest(recipe: Recipe, tier: Tier) -> str:
     """What identifies a recipe's tier; methods are identified apart, so that adding one moves no seed."""
     chosen = recipe.tiers[tier]
+    weights = {"checkpoint": chosen.checkpoint, "lora": chosen.lora}
     return digest(
         {
             "family": recipe.family,
@@ -397,6 +483,8 @@ def recipe_digest(recipe: Recipe, tier: Tier) -> str:
             "protocol": chosen.protocol,
             "codec": chosen.codec,
             "transformer": chosen.transformer,
+            # Left out where there are none, so that they moved no earlier digest.
+            **{name: value.model_dump(mode="json") for name, value in weights.items() if value is not None},
         }
     )
 
@@ -404,6 +492,14 @@ def recipe_digest(recipe: Recipe, tier: Tier) -> str:
 def protocol_digest(protocol: Protocol) -> str:
     """What identifies a protocol: everything but its prose, its budget and how its results are read."""
     return digest(protocol.model_dump(mode="json", exclude={"summary", "budget", "margins"}))
+
+
+def unpinned_fields(content: Any, where: str = "") -> tuple[str, ...]:
+    """The places in plain data (see `BaseModel.model_dump`) that say ``unpinned``, as dotted names."""
+    if content == UNPINNED:
+        return (where,)
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return tuple(found for key, item in items for found in unpinned_fields(item, f"{where}.{key}".lstrip(".")))
 
 
 def read_lock(root: Path) -> dict[str, dict[str, Any]]:

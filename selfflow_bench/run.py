@@ -233,7 +233,6 @@ def make_record(
     succeeded = result["status"] == "success"
     train_s = result.get("train_seconds")
     samples = int(result.get("samples", 0))
-    data = spec.conditions.data
     return Record(
         run_id=(folder / RUN_ID).read_text(encoding="utf-8").strip(),
         created=moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -245,7 +244,7 @@ def make_record(
         method=MethodUsed(name=spec.method, label=spec.label, settings=spec.settings),
         overrides=spec.overrides,
         seed=Seed(index=spec.seed_index, value=spec.seed, derivation=SEED_DERIVATION),
-        data={f"{data.source}/train": data.train_sha256, f"{data.source}/validation": data.validation_sha256},
+        data=spec.conditions.data.digests(),
         code=_code(),
         versions=result["versions"],
         hardware=Hardware.model_validate(result["hardware"]),

@@ -50,9 +50,9 @@ def test_locked_digests_have_not_moved(project: Places) -> None:
             "[tiers.smoke]\n",
             "[tiers.smoke]\nspeed = 1\n",
             "tiers.smoke.speed",
-            "Allowed: codec, encoder, methods",
+            "Allowed: checkpoint, codec, encoder",
         ),
-        ("sana/v1.toml", "[tiers.smoke]", "[tiers.huge]", "tiers.huge", "'smoke' or 'micro'"),
+        ("sana/v1.toml", "[tiers.smoke]", "[tiers.huge]", "tiers.huge", "'smoke', 'micro' or 'reference'"),
         ("sana/v1.toml", "[methods.vanilla]", "[methods.repo]", "methods", "unknown method"),
         (
             "sana/v1.toml",

@@ -88,8 +88,15 @@ class Family(ABC):
         """
 
     def time_embedder(self, transformer: nn.Module) -> nn.Module | None:
-        """The module that makes the time embedding ``[B, D]``: diffusers' own where there is just one, else None."""
-        found = [module for module in transformer.modules() if isinstance(module, TimestepEmbedding)]
+        """The module that makes the time embedding ``[B, D]``: diffusers' own where there is just one, else None.
+
+        Models distilled for guidance embed its scale by a module of the same class.
+        """
+        found = [
+            module
+            for name, module in transformer.named_modules()
+            if isinstance(module, TimestepEmbedding) and not name.endswith("guidance_embedder")
+        ]
         return found[0] if len(found) == 1 else None
 
     def countable(self, transformer: nn.Module) -> nn.Module:

@@ -66,17 +66,12 @@ def _moved(lock: Any, derived: Any, where: str = "") -> Iterator[str]:
 
 
 def _identity(record: Record, spec: RunSpec) -> Iterator[tuple[str, str]]:
-    data = spec.conditions.data
     for field, found, wanted in (
         ("recipe.digest", record.recipe.digest, spec.recipe.digest),
         ("protocol.digest", record.protocol.digest, spec.protocol.digest),
         ("method.settings", digest(record.method.settings), spec.settings_digest),
         ("seed.value", record.seed.value, spec.seed),
-        (
-            "data",
-            record.data,
-            {f"{data.source}/train": data.train_sha256, f"{data.source}/validation": data.validation_sha256},
-        ),
+        ("data", record.data, spec.conditions.data.digests()),
     ):
         if found != wanted:
             yield field, f"{found}, but the recipe files give {wanted}"
