@@ -40,17 +40,18 @@ def add_to(commands: Commands) -> None:
                 help="do runs this machine has not done (default), all of them again, or none",
             )
             made.add_argument("--dry-run", action="store_true", help="the same as plan")
-            _add_place(made)
+            add_place(made)
     resume = commands.add("resume", _resume, "go on with interrupted runs")
     resume.add_argument("runs", nargs="*", help="default: all of them")
-    _add_place(resume)
+    add_place(resume)
     commands.add("status", _status, "this machine's runs")
     evaluate = commands.add("evaluate", _evaluate, "evaluate a finished run again and compare with what it recorded")
     evaluate.add_argument("run")
-    _add_place(evaluate)
+    add_place(evaluate)
 
 
-def _add_place(command: argparse.ArgumentParser) -> None:
+def add_place(command: argparse.ArgumentParser) -> None:
+    """The options that say where a run is made."""
     command.add_argument(
         "--executor",
         choices=("auto", "host", "docker"),
@@ -105,7 +106,7 @@ def _plan(chosen: argparse.Namespace, places: Places) -> int:
 def _run(chosen: argparse.Namespace, places: Places) -> int:
     if chosen.recipe is None or chosen.dry_run:
         return _plan(chosen, places)
-    return _do(_made_plan(chosen, places).runs, chosen, places, when=chosen.when)
+    return do(_made_plan(chosen, places).runs, chosen, places, when=chosen.when)[0]
 
 
 def _resume(chosen: argparse.Namespace, places: Places) -> int:
@@ -122,7 +123,7 @@ def _resume(chosen: argparse.Namespace, places: Places) -> int:
     if not runs:
         out.print("Nothing is interrupted.")
         return 0
-    return _do([run.spec for run in runs], chosen, places, when="missing")
+    return do([run.spec for run in runs], chosen, places, when="missing")[0]
 
 
 def _status(chosen: argparse.Namespace, places: Places) -> int:
@@ -183,8 +184,8 @@ def _made_plan(chosen: argparse.Namespace, places: Places) -> Any:
     return make_plan(places, chosen.recipe, tier=chosen.tier, labels=labels, seeds=chosen.seeds, overrides=overrides)
 
 
-def _do(specs: Sequence[Any], chosen: argparse.Namespace, places: Places, *, when: str) -> int:
-    """Run what is to be run, one after the other, then say how the methods compare."""
+def do(specs: Sequence[Any], chosen: argparse.Namespace, places: Places, *, when: str) -> tuple[int, list[Any]]:
+    """Run what is to be run, one after the other, then say how the methods compare: the exit code, and the records."""
     from selfflow_bench import progress, run
     from selfflow_bench.reporting import report
 
@@ -205,7 +206,7 @@ def _do(specs: Sequence[Any], chosen: argparse.Namespace, places: Places, *, whe
             out.print(f"{spec.name}: done already (--when always does it again)", highlight=False)
         if record is not None:
             records.append(record)
-    return report(specs, records, places, out, as_json=chosen.json)
+    return report(specs, records, places, out, as_json=chosen.json), records
 
 
 def _state_text(run: Any) -> str:
