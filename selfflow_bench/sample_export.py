@@ -35,7 +35,7 @@ def export_samples(spec: RunSpec, folder: Path, cache: Path, path: Path) -> tupl
     with tempfile.TemporaryDirectory() as logs:
         run = stages.set_up(spec, folder, cache, EventLog(Path(logs) / "events.jsonl"), lambda: False)
         training = stages.train(run)  # all of it is in the checkpoint
-        media, _ = stages.generate(run, training.ema.model)
+        media, _ = stages.generate(run, training.evaluated())
     return write_samples(path, [media], len(media))
 
 
