@@ -127,7 +127,9 @@ def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:
     """What all methods of a seed start from: published weights or fresh ones, with adapters or without."""
     snapshot = None
     if spec.checkpoint is not None:
-        from selfflow_bench.pipelines.snapshot import local_snapshot
+        from selfflow_bench.pipelines.snapshot import (  # type: ignore[import-not-found, unused-ignore]
+            local_snapshot,
+        )
 
         snapshot = local_snapshot(spec.checkpoint)
     return starting_transformer(

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from selfflow_bench.errors import InterruptedRunError, NonFiniteLossError
 from selfflow_bench.methods.base import Batch, Method
+from selfflow_bench.precision import bfloat16_where
 from selfflow_bench.recipe import TrainingSettings
 from selfflow_bench.training import checkpoint
 from selfflow_bench.training.adapters import AdapterEma, has_adapters
@@ -42,7 +43,7 @@ class Trainee(nn.Module):
 
     def forward(self, teacher: nn.Module, batch: Batch, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The step's loss and what to log of it."""
-        with torch.autocast(batch.latents.device.type, torch.bfloat16, enabled=self._autocasts):
+        with bfloat16_where(self._autocasts, batch.latents.device):
             result = self._method.step(self.transformer, self.heads, teacher, batch, step)
         return result.loss, result.metrics
 
