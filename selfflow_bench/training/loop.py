@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,50 +192,44 @@ class Training:
             NonFiniteLossError: a loss was not a number.
             InterruptedRunError: ``stop`` was true.
         """
+        settings, progress = self.settings, self.progress
         started = _now()
+        with self._batches_ahead():
+            while True:
+                at_end = progress.samples >= settings.samples
+                due = progress.samples % validate_every == 0 or at_end
+                if due and not any(entry["samples"] == progress.samples for entry in progress.validations):
+                    self._read()
+                    progress.spend(started)
+                    progress.validations.append({"samples": progress.samples, **validate(self.ema.model)})
+                    started = _now()
+                if at_end:
+                    break
+                if self.processes.any(stop()):
+                    self.save()
+                    raise InterruptedRunError(f"stopped after {progress.samples} samples; a checkpoint is written")
+                self.step()
+                if progress.samples % settings.log_every == 0:
+                    self._read()
+                    self.method.decide()
+                    progress.spend(started)
+                    started = _now()
+                    on_log({**progress.rows[-1], "seconds": progress.seconds})
+                    progress.rows[-1]["seconds"] = progress.seconds
+                if progress.samples % settings.checkpoint_every == 0 and progress.samples < settings.samples:
+                    self.save()
+                    on_checkpoint(progress.samples)
+            self.save()
+            on_checkpoint(progress.samples)
+
+    @contextmanager
+    def _batches_ahead(self) -> Iterator[None]:
         self._ahead = Ahead(self.batch)
         try:
-            self._run(started, stop, on_log, on_checkpoint, validate, validate_every)
+            yield
         finally:
             self._ahead.close()
             self._ahead = None
-
-    def _run(
-        self,
-        started: tuple[float, float],
-        stop: Callable[[], bool],
-        on_log: Callable[[Row], None],
-        on_checkpoint: Callable[[int], None],
-        validate: Callable[[nn.Module], dict[str, Any]],
-        validate_every: int,
-    ) -> None:
-        settings, progress = self.settings, self.progress
-        while True:
-            at_end = progress.samples >= settings.samples
-            due = progress.samples % validate_every == 0 or at_end
-            if due and not any(entry["samples"] == progress.samples for entry in progress.validations):
-                self._read()
-                progress.spend(started)
-                progress.validations.append({"samples": progress.samples, **validate(self.ema.model)})
-                started = _now()
-            if at_end:
-                break
-            if self.processes.any(stop()):
-                self.save()
-                raise InterruptedRunError(f"stopped after {progress.samples} samples; a checkpoint is written")
-            self.step()
-            if progress.samples % settings.log_every == 0:
-                self._read()
-                self.method.decide()
-                progress.spend(started)
-                started = _now()
-                on_log({**progress.rows[-1], "seconds": progress.seconds})
-                progress.rows[-1]["seconds"] = progress.seconds
-            if progress.samples % settings.checkpoint_every == 0 and progress.samples < settings.samples:
-                self.save()
-                on_checkpoint(progress.samples)
-        self.save()
-        on_checkpoint(progress.samples)
 
     def learning_rate(self, samples: int) -> float:
         """Linear warm-up over ``warmup_samples``, then constant."""
