@@ -6,6 +6,7 @@ Nothing is allocated and nothing is downloaded. What cannot be counted as it sta
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.cost import counted, matrix_products
-from selfflow_bench.families.base import LABEL, Family
+from selfflow_bench.families.base import LABEL, REFERENCE, Family
 from selfflow_bench.hidden_states import output_of_block
 from selfflow_bench.meta_values import MetaValues
 from selfflow_bench.places import Places
@@ -113,7 +114,7 @@ def published_cost(family: Family, published: Published) -> PublishedCost:
 def _counted_cost(family: Family, published: Published, values: MetaValues) -> PublishedCost:
     with torch.device("meta"):
         transformer = family.countable(family.build().train())
-    latents, conditions = _sample(published, values)
+    latents, conditions = sample_of(published, published.latent_shape, values)
     blocks = family.blocks(transformer)
     sigma = torch.empty(BATCH, device="meta")
     grid = family.token_grid(latents.shape[1:])
@@ -154,11 +155,17 @@ def _counted_cost(family: Family, published: Published, values: MetaValues) -> P
     )
 
 
-def _sample(published: Published, values: MetaValues) -> tuple[Tensor, dict[str, Tensor]]:
-    """Latents and conditions without data; the values of masks, which hide nothing, are known."""
-    latents = torch.empty(BATCH, *published.latent_shape, device="meta")
+def sample_of(
+    published: Published, latent_shape: Sequence[int], values: MetaValues
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Latents of a shape and conditions without data; the values of masks, which hide nothing, are known.
+
+    References have the latents' shape, or that of one of their frames.
+    """
+    latents = torch.empty(BATCH, *latent_shape, device="meta")
     conditions: dict[str, Tensor] = {}
-    for name, shape in published.conditions.items():
+    for name, size in published.conditions.items():
+        shape = [size[0], 1, *latent_shape[2:]] if name == REFERENCE and len(latent_shape) == 4 else size
         kind = torch.int64 if name == LABEL else torch.float32
         conditions[name] = torch.empty(BATCH, *shape, dtype=kind, device="meta")
         if name.startswith("text"):

@@ -262,6 +262,7 @@ def make_record(
         curve=tuple(result.get("curve", [])),
         alarms=tuple(result.get("alarms", [])),
         container=dict(container) if container is not None else None,
+        unpinned=spec.unpinned,
     )
 
 

@@ -1,4 +1,4 @@
-"""Commands that say what there is: list, show; and lock, which holds its digests."""
+"""Commands that say what there is: list, show; lock, which holds its digests; pin, which asks the hub for commits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import json
 from typing import Any
 
 from selfflow_bench.commands.parser import Commands, err, out
-from selfflow_bench.errors import EXIT_INFRASTRUCTURE
+from selfflow_bench.errors import EXIT_INFRASTRUCTURE, FieldError
 from selfflow_bench.places import Places
 from selfflow_bench.recipe import load_protocol, load_recipe, method_labels, method_settings, recipe_names
 
 
 def add_to(commands: Commands) -> None:
-    """Add list, show and lock."""
+    """Add list, show, lock and pin."""
     commands.add("list", list_recipes, "the recipes, and how to run one")
     commands.add("show", _show, "a recipe and its protocol, resolved").add_argument("recipe")
     lock = commands.add("lock", _lock, "write the digests of recipes, methods and protocols")
     lock.add_argument("--check", action="store_true", help="change nothing; fail where a locked digest has moved")
+    pin = commands.add("pin", _pin, "ask the hub for the commits of unpinned weights and data, and write them down")
+    pin.add_argument("names", nargs="*", metavar="RECIPE", help="such as sana")
+    pin.add_argument("--all", action="store_true", help="all recipes")
 
 
 def list_recipes(chosen: argparse.Namespace, places: Places) -> int:
@@ -64,11 +67,39 @@ def _show(chosen: argparse.Namespace, places: Places) -> int:
     return 0
 
 
-def _lock(chosen: argparse.Namespace, places: Places) -> int:
-    from selfflow_bench.atomic_files import replace_text
+def _pin(chosen: argparse.Namespace, places: Places) -> int:
+    # The hub's client before anything that switches it off for this process.
+    import huggingface_hub  # noqa: F401
+
+    from selfflow_bench.pinning import pin
+
+    if chosen.all == bool(chosen.names):
+        raise FieldError("pin", "recipe", chosen.names, "name recipes, or --all", "For example: pin sana.")
+    wanted = recipe_names(places.recipes) if chosen.all else chosen.names
+    found = pin(places, wanted, _lock_text)
+    rows = [
+        {"file": str(one.file), "table": ".".join(one.table), "id": one.id, "revision": found[one]} for one in found
+    ]
+    if chosen.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        out.print(f"{row['id']}: {row['revision']}, in {row['file']}", highlight=False, soft_wrap=True)
+    if not rows:
+        out.print("Every commit is pinned already.")
+    return 0
+
+
+def _lock_text(places: Places) -> str:
     from selfflow_bench.plan import lock_entries
 
-    text = json.dumps(lock_entries(places), indent=1, sort_keys=True) + "\n"
+    return json.dumps(lock_entries(places), indent=1, sort_keys=True) + "\n"
+
+
+def _lock(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.atomic_files import replace_text
+
+    text = _lock_text(places)
     path = places.recipes / "lock.json"
     if not chosen.check:
         replace_text(path, text)

@@ -72,6 +72,7 @@ def _executor(spec: Any, chosen: argparse.Namespace, places: Places) -> Any:
 
 
 def _plan(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.commands import reference
     from selfflow_bench.run import local_run
 
     if chosen.recipe is None:
@@ -83,17 +84,24 @@ def _plan(chosen: argparse.Namespace, places: Places) -> int:
         runs = [
             {"name": r.name, "key": r.key, "state": states[r.key].state, **r.model_dump(mode="json")} for r in plan.runs
         ]
-        print(json.dumps({"recipe": str(plan.recipe), "protocol": str(plan.protocol), "runs": runs}, indent=1))
+        content = {"recipe": str(plan.recipe), "protocol": str(plan.protocol), "runs": runs}
+        if plan.tier == "reference":
+            content["reference"] = reference.facts(plan, places)
+        print(json.dumps(content, indent=1))
         return 0
     training, evaluation = plan.runs[0].conditions.training, plan.runs[0].conditions.evaluation
     out.print(f"[bold]{plan.recipe}[/], {plan.tier}, protocol {plan.protocol}", highlight=False)
     out.print(plan.runs[0].conditions.summary, highlight=False)
-    out.print(
-        f"Each run: {training.samples:,} samples in batches of {training.batch}, then {evaluation.samples} samples of "
-        f"{evaluation.sampler_steps} steps; at most {plan.runs[0].conditions.budget.minutes:g} minutes on "
-        f"{training.threads} CPU cores.",
-        highlight=False,
-    )
+    if plan.tier == "reference":
+        for line in reference.lines(reference.facts(plan, places)):
+            out.print(line, highlight=False, markup=False)
+    else:
+        out.print(
+            f"Each run: {training.samples:,} samples in batches of {training.batch}, then {evaluation.samples} samples "
+            f"of {evaluation.sampler_steps} steps; at most {plan.runs[0].conditions.budget.minutes:g} minutes on "
+            f"{training.threads} CPU cores.",
+            highlight=False,
+        )
     if plan.runs[0].overrides:
         out.print(f"Overrides, so never ranked: {plan.runs[0].overrides}", highlight=False)
     table = Table("run", "seed", "state", box=None, pad_edge=False)
@@ -106,7 +114,12 @@ def _plan(chosen: argparse.Namespace, places: Places) -> int:
 def _run(chosen: argparse.Namespace, places: Places) -> int:
     if chosen.recipe is None or chosen.dry_run:
         return _plan(chosen, places)
-    return do(_made_plan(chosen, places).runs, chosen, places, when=chosen.when)[0]
+    plan = _made_plan(chosen, places)
+    if plan.tier == "reference" and chosen.when != "never":
+        from selfflow_bench.commands.reference import refuse_where_lacking
+
+        refuse_where_lacking(plan.runs[0])
+    return do(plan.runs, chosen, places, when=chosen.when)[0]
 
 
 def _resume(chosen: argparse.Namespace, places: Places) -> int:

@@ -46,18 +46,24 @@ def place(tier: str, wanted: Wanted, facts: MachineFacts | None = None) -> Liter
     if tier != "reference":
         return "cpu" if wanted == "docker" else "host"
     assert facts is not None
-    missing = []
-    if wanted == "host":
-        missing.append("a container (leave --executor out, or give docker)")
-    if facts.engine is not None:
-        missing.append(f"a container engine ({facts.engine})")
-    elif NVIDIA_RUNTIME not in facts.runtimes:
-        missing.append("the engine's NVIDIA runtime (install nvidia-container-toolkit)")
-    if not facts.gpus:
-        missing.append("an NVIDIA GPU that the driver sees (nvidia-smi)")
-    if missing:
-        raise SuiteError(f"the reference tier needs {'; '.join(missing)}. See: selfflow-bench doctor")
+    found = missing(wanted, facts)
+    if found:
+        raise SuiteError(f"the reference tier needs {'; '.join(found)}. See: selfflow-bench doctor")
     return "cuda"
+
+
+def missing(wanted: Wanted, facts: MachineFacts) -> list[str]:
+    """What a machine lacks for the reference tier, as it is to be run."""
+    found = []
+    if wanted == "host":
+        found.append("a container (leave --executor out, or give docker)")
+    if facts.engine is not None:
+        found.append(f"a container engine ({facts.engine})")
+    elif NVIDIA_RUNTIME not in facts.runtimes:
+        found.append("the engine's NVIDIA runtime (install nvidia-container-toolkit)")
+    if not facts.gpus:
+        found.append("an NVIDIA GPU that the driver sees (nvidia-smi)")
+    return found
 
 
 def executor_for(tier: str, wanted: Wanted, work: Path, gpu: str | None = None, count: int = 1) -> Executor:

@@ -100,7 +100,7 @@ def _checkouts(first: Path, second: Path, tier: str) -> list[Matchup]:
     names = [str(first.parent.name or first), str(second.parent.name or second)]
     titles = names if names[0] != names[1] else [f"A ({names[0]})", f"B ({names[1]})"]
     sides = [
-        [record for record in read_all(folder).records if record.tier == tier and not record.overrides]
+        [record for record in read_all(folder).records if record.tier == tier and not record.departures]
         for folder in (first, second)
     ]
     found = []
@@ -128,7 +128,7 @@ def _of(recipe: str, records: Iterable[Record], tier: str) -> list[Record]:
     return [
         record
         for record in records
-        if record.tier == tier and not record.overrides and recipe in (str(record.recipe), record.recipe.name)
+        if record.tier == tier and not record.departures and recipe in (str(record.recipe), record.recipe.name)
     ]
 
 

@@ -197,7 +197,7 @@ def _value(record: Record, field: str) -> str:
         "tier": record.tier,
         "recipe.digest": record.recipe.digest,
         "protocol.digest": record.protocol.digest,
-        "overrides": canonical_json(record.overrides),
+        "overrides": canonical_json(record.departures),
         "method.label": record.method.label,
         "method.settings": canonical_json(record.method.settings),
     }
@@ -230,7 +230,7 @@ def _comparison(arms: Mapping[str, list[Record]], baseline: str | None, margins:
         protocol=_one_of(str(record.protocol) for record in everything),
         protocol_digest=everything[0].protocol.digest,
         tier=everything[0].tier,
-        overrides=everything[0].overrides,
+        overrides=everything[0].departures,
         arms=tuple(made.values()),
         differences=tuple(_without_survivors(one, made[one.label], made[baseline or ""]) for one in differences),
         equal=at_equal({label: (chosen[label], bases[label]) for label in others}, limits.get(VALIDATION_LOSS))

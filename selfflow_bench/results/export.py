@@ -107,5 +107,6 @@ def _notes(record: Record, name: str, metric: Metric) -> str:
         f"protocol digest {record.protocol.digest[:12]}",
         "one seed, so no verdict by itself",
         f"open: made with overrides of {', '.join(sorted(record.overrides))}" if record.overrides else "",
+        f"open: unpinned {', '.join(record.unpinned)}" if record.unpinned else "",
     ]
     return "; ".join(fact for fact in facts if fact)

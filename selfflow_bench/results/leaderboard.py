@@ -66,7 +66,7 @@ class Board:
 
 def build(reading: Reading, margins: Margins) -> Board:
     """The board of what was read from a results folder."""
-    ranked = [record for record in reading.records if record.tier != "smoke" and not record.overrides]
+    ranked = [record for record in reading.records if record.tier != "smoke" and not record.departures]
     families: dict[tuple[str, str], list[Record]] = {}
     for record in ranked:
         families.setdefault((record.recipe.name, record.tier), []).append(record)
@@ -80,7 +80,7 @@ def build(reading: Reading, margins: Margins) -> Board:
     return Board(
         tables=tuple(tables),
         failed=tuple(Failed(r.run_id, r.status, r.failure.kind if r.failure else "") for r in failed),
-        open=_listed(record for record in reading.records if record.tier != "smoke" and record.overrides),
+        open=_listed(record for record in reading.records if record.tier != "smoke" and record.departures),
         superseded=_listed(superseded),
         smoke=sum(record.tier == "smoke" for record in reading.records),
         invalidated=tuple(
@@ -121,7 +121,7 @@ def _listed(records: Iterable[Record]) -> tuple[Listed, ...]:
             tier=record.tier,
             label=record.method.label,
             seed=record.seed.index,
-            overrides=record.overrides,
+            overrides=record.departures,
             scores={name: metric.value for name, metric in record.scores.items()},
         )
         for record in records

@@ -29,7 +29,7 @@ def markdown(board: Board) -> str:
     """The generated part of results/README.md."""
     parts = [LEGEND] if any(table.differences for table in board.tables) else []
     parts += [_board_table(table, board) for table in board.tables] or ["No records yet."]
-    parts.append(_apart("Open: run with overrides, never ranked", board.open))
+    parts.append(_apart("Open: overridden or unpinned, never ranked", board.open))
     parts.append(_apart("Superseded: made with an older recipe or protocol", board.superseded))
     parts.append(_not_counted(board))
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -127,10 +127,11 @@ class Failure(_Part):
 class Record(_Part):
     """A run's record. Append-only: a wrong one is invalidated by a line with a reason, never changed.
 
-    `overrides` not empty puts it on the open list, apart from every ranking. `untrained` are the same metrics of the
-    weights the run started from. `curve` has a row per log interval: "samples" and any numbers. `alarms` say what
-    should worry a reader, such as features that collapsed; they and `ema_distance` are left out where there is nothing
-    to say, as in records made before them.
+    `overrides` not empty puts it on the open list, apart from every ranking; so does `unpinned`, the dotted names of
+    what the run depended on and nothing pinned: a revision of weights or data, a hash. `untrained` are the same
+    metrics of the weights the run started from. `curve` has a row per log interval: "samples" and any numbers.
+    `alarms` say what should worry a reader, such as features that collapsed; they and `ema_distance` are left out
+    where there is nothing to say, as in records made before them.
     """
 
     schema_version: Literal[1] = 1
@@ -157,6 +158,7 @@ class Record(_Part):
     curve: Annotated[tuple[dict[str, float | int | None], ...], Field(strict=False)] = ()
     alarms: Annotated[tuple[str, ...], Field(strict=False, exclude_if=lambda value: not value)] = ()
     container: dict[str, JsonValue] | None = None
+    unpinned: Annotated[tuple[str, ...], Field(strict=False, exclude_if=lambda value: not value)] = ()
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -174,6 +176,11 @@ class Record(_Part):
             if not math.isfinite(number):
                 raise ValueError(f"{place} = {number}: not finite; write null and a reason")
         return self
+
+    @property
+    def departures(self) -> dict[str, JsonValue]:
+        """What keeps the record off every ranking, by field: values that were overridden, and what nothing pinned."""
+        return {**self.overrides, **dict.fromkeys(self.unpinned, "unpinned")}
 
     @property
     def scores(self) -> dict[str, Metric]:

@@ -125,7 +125,7 @@ def _notes(comparison: Comparison, base: Arm | None, others: list[Arm]) -> list[
             seeds = [", ".join(map(str, some)) for some in (arm.missing, arm.beyond)]
             lines.append(f"{arm.label} has no run of seed {seeds[0]}, so that seed {seeds[1]} does not count.")
     if comparison.overrides:
-        lines.append("Made with overrides: recorded as open, never ranked.")
+        lines.append("Made with overrides, or of unpinned parts: recorded as open, never ranked.")
     return lines
 
 

@@ -72,6 +72,7 @@ def _identity(record: Record, spec: RunSpec) -> Iterator[tuple[str, str]]:
         ("method.settings", digest(record.method.settings), spec.settings_digest),
         ("seed.value", record.seed.value, spec.seed),
         ("data", record.data, spec.conditions.data.digests()),
+        ("unpinned", record.unpinned, spec.unpinned),
     ):
         if found != wanted:
             yield field, f"{found}, but the recipe files give {wanted}"

@@ -354,3 +354,13 @@ def test_a_folder_held_by_another_process_is_given_up_at_the_deadline_and_freed_
     holder.stdout.close()
     with folder_lock(tmp_path, deadline_s=5):
         pass
+
+
+def test_what_nothing_pins_is_open_and_ranks_nowhere() -> None:
+    """The same run would be other weights or other data tomorrow."""
+    loose = record("self_flow", 0, tier="reference", run_id="loose", unpinned=("checkpoint.revision",))
+    pinned = record("vanilla", 0, tier="reference")
+    board = build(reading(pinned, loose), MARGINS)
+    assert [arm.label for table in board.tables for arm in table.arms] == ["vanilla"]
+    assert [(one.run_id, one.overrides) for one in board.open] == [("loose", {"checkpoint.revision": "unpinned"})]
+    assert "checkpoint.revision = unpinned" in markdown(board)

@@ -104,7 +104,7 @@ def section(
 def _runs(table: Comparison, records: Sequence[Record], results: Path) -> tuple[Run, ...]:
     """By arm and seed, in the order made; of each seed that counts the first success."""
     wanted = (table.recipe_digest, table.protocol_digest, table.tier)
-    made = [r for r in records if (r.recipe.digest, r.protocol.digest, r.tier) == wanted and not r.overrides]
+    made = [r for r in records if (r.recipe.digest, r.protocol.digest, r.tier) == wanted and not r.departures]
     found = []
     for arm in table.arms:
         own = [

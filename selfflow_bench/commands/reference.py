@@ -1,0 +1,152 @@
+"""What `plan` says of the reference tier: a run in full, an estimate of what it takes, and what this machine lacks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from selfflow_bench.budget import GPU, GPU_GB, SHARE_OF_PEAK, Counted, Estimate, estimate
+from selfflow_bench.errors import SuiteError
+from selfflow_bench.places import Places
+from selfflow_bench.plan import Plan, RunSpec
+from selfflow_bench.recipe import Checkpoint, Published, load_recipe
+from selfflow_bench.results import cost_table
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Something that a run needs and this machine has not, or that keeps its record off the board."""
+
+    what: str
+    remedy: str
+    prevents: bool
+    """Whether nothing can be run without it."""
+
+
+def facts(plan: Plan, places: Places) -> dict[str, Any]:
+    """Everything about a plan's runs that the tier decides."""
+    spec = plan.runs[0]
+    _, recipe = load_recipe(places.recipes, plan.recipe.name, plan.recipe.version)
+    published, training, hub = recipe.published, spec.conditions.training, spec.conditions.data.hub
+    shape = _latent_shape(published, spec)
+    return {
+        "checkpoint": None if spec.checkpoint is None else spec.checkpoint.model_dump(mode="json"),
+        "trained": "all weights" if spec.lora is None else f"adapters of rank {spec.lora.rank}",
+        "lora": None if spec.lora is None else spec.lora.model_dump(mode="json"),
+        "media": list(published.media if hub is None else published.media_of(hub)),
+        "latent_shape": list(shape),
+        "autoencoder": published.autoencoder,
+        "text_encoders": published.text_encoders,
+        "data": spec.conditions.data.model_dump(mode="json"),
+        "samples": training.samples,
+        "batch": training.batch,
+        "learning_rate": training.learning_rate,
+        "precision": training.precision,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "compile": training.compile,
+        "ema_decay": training.ema_decay,
+        "estimates": {
+            label: None if found is None else {**asdict(found), "hours": found.hours}
+            for label, found in _estimates(recipe.family, published, spec, places).items()
+        },
+        "lacking": [asdict(one) for one in lacking(spec)],
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The facts as lines for people."""
+    checkpoint = found["checkpoint"]
+    weights = "fresh" if checkpoint is None else f"{checkpoint['id']} at {checkpoint['revision']}"
+    text = [
+        f"weights            {weights}",
+        f"trained            {found['trained']}",
+        f"media              {'x'.join(str(size) for size in found['media'])}",
+        f"latents            {'x'.join(str(size) for size in found['latent_shape'])} ({found['autoencoder']})",
+        f"text encoders      {', '.join(found['text_encoders']) or 'none'}",
+        f"training           {found['samples']:,} samples in batches of {found['batch']}, learning rate "
+        f"{found['learning_rate']:g}, {found['precision']}, EMA {found['ema_decay']:g}"
+        f"{', gradient checkpointing' if found['gradient_checkpointing'] else ''}"
+        f"{', compiled' if found['compile'] else ''}",
+    ]
+    for label, one in found["estimates"].items():
+        if one is None:
+            text.append(f"estimate           none: results/cost.md has no line of it (selfflow-bench cost {label})")
+            continue
+        memory = f"more than {GPU_GB:g} GB" if one["memory_gb"] is None else f"{one['memory_gb']:.0f} GB"
+        text.append(
+            f"estimate, {label + ',':<12}{one['gpus']} {GPU} of {GPU_GB:g} GB ({memory} filled), "
+            f"{one['training_hours']:,.1f} h of training and {one['evaluation_hours']:,.1f} h of evaluation "
+            f"(FLOPs of results/cost.md, scaled by tokens, at {SHARE_OF_PEAK:.0%} of peak)"
+        )
+    for one in found["lacking"]:
+        text.append(f"{'lacking' if one['prevents'] else 'open':<19}{one['what']}. {one['remedy']}")
+    return text
+
+
+def lacking(spec: RunSpec) -> list[Lacking]:
+    """What this machine lacks for a run, and what nothing pins."""
+    from selfflow_bench.containers.choice import machine_facts, missing
+
+    found = [
+        Lacking(what, "See: selfflow-bench doctor --tier reference", True) for what in missing("auto", machine_facts())
+    ]
+    if spec.checkpoint is not None and not _is_here(spec.checkpoint):
+        name, revision = spec.checkpoint.id, spec.checkpoint.revision
+        pinned = f" --revision {revision}" if len(revision) == 40 else ""
+        found.append(Lacking(f"the snapshot of {name} in the hub's cache", f"Fetch: hf download {name}{pinned}", True))
+    for field in spec.unpinned:
+        if field.endswith("revision"):
+            remedy = f"Pin on a connected machine: selfflow-bench pin {spec.recipe.name}"
+        else:
+            remedy = "Write it into the protocol, once the file is there."
+        found.append(Lacking(f"{field} is unpinned, so that the record is not ranked", remedy, False))
+    return found
+
+
+def refuse_where_lacking(spec: RunSpec) -> None:
+    """Raise SuiteError with all that this machine lacks, and each remedy."""
+    missing = [one for one in lacking(spec) if one.prevents]
+    if missing:
+        text = " ".join(f"{one.what} ({one.remedy})." for one in missing)
+        raise SuiteError(f"{spec.name}: this machine lacks: {text}")
+
+
+def _is_here(checkpoint: Checkpoint) -> bool:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    revision = checkpoint.revision if len(checkpoint.revision) == 40 else "main"
+    try:
+        snapshot_download(checkpoint.id, revision=revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return False
+    return True
+
+
+def _latent_shape(published: Published, spec: RunSpec) -> tuple[int, ...]:
+    hub = spec.conditions.data.hub
+    if hub is None:
+        return tuple(published.latent_shape)
+    return published.compression.latent_shape(published.media_of(hub), hub.fps or published.fps)
+
+
+def _estimates(family: str, published: Published, spec: RunSpec, places: Places) -> dict[str, Estimate | None]:
+    """Of a vanilla and of a Self-Flow run."""
+    row = cost_table.read(places.results).get(family)
+    if row is None:
+        return {family: None}
+    parameters, full, adapters = (float(row[name]) for name in ("parameters", "full_gb", "lora_gb"))
+    share = math.prod(_latent_shape(published, spec)[1:]) / math.prod(published.latent_shape[1:])
+    return {
+        label: estimate(
+            Counted(
+                forward=float(row["forward_tflop"]),
+                step=float(row[column]),
+                weights=full - (adapters - 2 * parameters) if spec.lora is None else 2 * parameters,
+                sample=max(0.0, adapters - 2 * parameters),
+            ).scaled(share),
+            spec.conditions,
+        )
+        for label, column in (("vanilla", "vanilla_tflop"), ("self_flow", "self_flow_tflop"))
+    }
