@@ -84,7 +84,7 @@ def _plan(chosen: argparse.Namespace, places: Places) -> int:
         runs = [
             {"name": r.name, "key": r.key, "state": states[r.key].state, **r.model_dump(mode="json")} for r in plan.runs
         ]
-        content = {"recipe": str(plan.recipe), "protocol": str(plan.protocol), "runs": runs}
+        content: dict[str, Any] = {"recipe": str(plan.recipe), "protocol": str(plan.protocol), "runs": runs}
         if plan.tier == "reference":
             content["reference"] = reference.facts(plan, places)
         print(json.dumps(content, indent=1))
