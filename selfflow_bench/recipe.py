@@ -181,14 +181,16 @@ class Recipe(_Strict):
 class HubSet(_Strict):
     """A data set on the hub, and which of its columns are read.
 
-    ``reference`` is a clean picture that an edit starts from. Of a list of captions the first counts.
+    ``reference`` is a clean picture that an edit starts from; ``label`` a class, counted from 0, in place of a caption.
+    Of a list of captions the first counts.
     """
 
     id: HubId
     revision: Revision
     config: str | None = None
     medium: str
-    caption: str
+    caption: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    label: str | None = Field(default=None, exclude_if=lambda value: value is None)
     reference: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
@@ -441,6 +443,10 @@ def check_data(where: str | Path, protocol: Protocol) -> None:
                     where, f"data.{field}", value, "only a data set on the hub may be unpinned", "Set its sha256."
                 )
         return
+    for field, found in (("hub", hub), ("hub.validation_from", hub.validation_from)):
+        if found is not None and (found.caption is None) == (found.label is None):
+            problem = "an item has a caption or a label"
+            raise FieldError(where, f"data.{field}.caption", found.caption, problem, "Name the column of one of them.")
     wanted = {"image": ("resolution",), "video": ("resolution", "frames"), "audio": ("seconds",)}[protocol.modality]
     for field in ("resolution", "frames", "seconds"):
         value = getattr(hub, field)

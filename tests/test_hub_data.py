@@ -50,6 +50,8 @@ def test_the_table_is_part_of_the_digest_and_its_absence_is_not(project: Places)
         ({"frames": 16}, "data.hub.frames"),
         ({"seconds": 1.0}, "data.hub.seconds"),
         ({"fps": 16.0}, "data.hub.fps"),
+        ({"label": "class"}, "data.hub.caption"),
+        ({"caption": None}, "data.hub.caption"),
     ],
 )
 def test_sizes_must_be_those_of_the_modality(project: Places, change: dict[str, Any], field: str) -> None:
