@@ -20,10 +20,8 @@ COLUMN = "category"
 
 def with_labels(prepared: Prepared, source: str) -> Prepared:
     """The prepared data of a source with the condition ``label`` in either split (see `labels`)."""
-    train, validation = (
-        _labelled(split, labels(source, name))
-        for name, split in (("train", prepared.train), ("validation", prepared.validation))
-    )
+    train = _labelled(prepared.train, labels(source, "train"))
+    validation = _labelled(prepared.validation, labels(source, "validation"))
     return replace(prepared, train=train, validation=validation)
 
 

@@ -193,15 +193,16 @@ class SiTTransformer2DModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.x_embedder.proj.out_channels, -1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
-        for weight in (
-            self.y_embedder.embedding_table.weight,
-            self.t_embedder.mlp[0].weight,
-            self.t_embedder.mlp[2].weight,
-        ):
-            nn.init.normal_(weight, std=0.02)
-        modulations = [block.adaLN_modulation[1] for block in self.blocks]
-        for layer in (*modulations, self.final_layer.adaLN_modulation[1], self.final_layer.linear):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        patches = self.get_parameter("x_embedder.proj.weight")
+        nn.init.xavier_uniform_(patches.view(len(patches), -1))
+        nn.init.zeros_(self.get_parameter("x_embedder.proj.bias"))
+        for name in ("y_embedder.embedding_table", "t_embedder.mlp.0", "t_embedder.mlp.2"):
+            nn.init.normal_(self.get_parameter(f"{name}.weight"), std=0.02)
+        for module in (*self.blocks, self.final_layer):
+            _set_to_zero(module.get_submodule("adaLN_modulation.1"))
+        _set_to_zero(self.final_layer.linear)
+
+
+def _set_to_zero(layer: nn.Module) -> None:
+    for value in layer.parameters():
+        nn.init.zeros_(value)

@@ -41,7 +41,7 @@ def published_model(path: Path, heads: int | None = None) -> SiTTransformer2DMod
     config = _config(weights, path, heads)
     state = {name: value.float() for name, value in weights.items() if not name.startswith(_PROJECTORS)}
     with torch.device("meta"):
-        model = SiTTransformer2DModel(**config)
+        model: SiTTransformer2DModel = SiTTransformer2DModel(**config)
     wanted = model.state_dict()
     _check_names(set(state), set(wanted), path)
     # A linear layer on whole patches is the convolution with its weights in a row.
@@ -55,7 +55,8 @@ def published_model(path: Path, heads: int | None = None) -> SiTTransformer2DMod
             )
     model.load_state_dict(state, assign=True)
     model.pos_embed.requires_grad_(False)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _weights(path: Path) -> Mapping[str, Tensor]:
