@@ -10,12 +10,23 @@ from pathlib import Path
 from rich.text import Text
 
 from selfflow_bench import __version__
-from selfflow_bench.commands import comparing, engine, gate, measurements, recipes, records, report, runs, weights
+from selfflow_bench.commands import (
+    comparing,
+    engine,
+    gate,
+    measurements,
+    published,
+    recipes,
+    records,
+    report,
+    runs,
+    weights,
+)
 from selfflow_bench.commands.parser import Command, Commands, err
 from selfflow_bench.errors import EXIT_USAGE, SuiteError
 from selfflow_bench.places import Places, default_places
 
-_GROUPS = (recipes, runs, weights, comparing, records, report, gate, engine, measurements)
+_GROUPS = (recipes, runs, weights, comparing, records, report, gate, engine, measurements, published)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

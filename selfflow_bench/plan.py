@@ -65,7 +65,7 @@ class RunSpec(BaseModel):
     @property
     def unpinned(self) -> tuple[str, ...]:
         """What the run depends on and nothing pins: dotted names of its fields. A run with any is never ranked."""
-        return unpinned_fields(self.model_dump(mode="json", include={"checkpoint", "conditions"}))
+        return unpinned_fields(self.model_dump(mode="json", include={"checkpoint", "codec", "conditions"}))
 
     @property
     def key(self) -> str:
@@ -265,8 +265,8 @@ def _overridden(path: Path, protocol: Protocol, overrides: Mapping[str, Any]) ->
     content = protocol.model_dump(mode="json")
     for dotted, value in overrides.items():
         table, _, field = dotted.partition(".")
-        if not isinstance(content.get(table), dict) or field not in content[table]:
-            known = [f"{key}.{name}" for key, part in content.items() if isinstance(part, dict) for name in part]
+        if field not in _fields(table):
+            known = [f"{key}.{name}" for key in Protocol.model_fields for name in _fields(key)]
             raise FieldError(
                 "command line", "--set", dotted, "no such protocol field", f"There are: {', '.join(known)}."
             )
@@ -277,3 +277,9 @@ def _overridden(path: Path, protocol: Protocol, overrides: Mapping[str, Any]) ->
         raise field_error(f"{path} with --set", Protocol, error) from error
     check_protocol(f"{path} with --set", changed)
     return changed
+
+
+def _fields(table: str) -> tuple[str, ...]:
+    """The fields of a protocol's table, those too that are left out where they are as ever."""
+    kind = Protocol.model_fields[table].annotation if table in Protocol.model_fields else None
+    return tuple(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else ()

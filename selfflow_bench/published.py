@@ -79,10 +79,10 @@ class PublishedCost:
         """bfloat16 weights, and activations; adapters, their moments and EMA are under a hundredth of that."""
         return 2 * self.parameters + self.activations
 
-    def row_of(self, family: str, size: str) -> dict[str, Any]:
-        """What the cost table shows."""
+    def row_of(self, recipe: str, size: str) -> dict[str, Any]:
+        """What the cost table shows: a line a recipe, by the family's name but for its other sizes."""
         return {
-            "family": family,
+            "family": recipe,
             "size": size,
             "parameters": self.parameters / 1e9,
             "tokens": self.tokens,
@@ -100,9 +100,9 @@ class PublishedCost:
 
 def recipe_cost(places: Places, recipe: str) -> dict[str, Any]:
     """The cost table's row of a recipe."""
-    _, found = load_recipe(places.recipes, recipe)
+    where, found = load_recipe(places.recipes, recipe)
     family = family_class(found.family)(found.published.transformer)
-    return published_cost(family, found.published).row_of(found.family, found.published.size)
+    return published_cost(family, found.published).row_of(where.name, found.published.size)
 
 
 def published_cost(family: Family, published: Published) -> PublishedCost:

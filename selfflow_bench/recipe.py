@@ -275,6 +275,9 @@ class EvaluationSettings(_Strict):
             j = 0 to 7, as MLPerf Training's FLUX.1 benchmark has them. Losses on different grids are not comparable.
         sampler_steps: a number, or ``documented``: the family's published pipeline's own.
         guidance: scales of classifier-free guidance, all measured; 1 is none. ``documented`` is the pipeline's own.
+        sampler: the family's ordinary scheduler, or ``euler_maruyama``: the stochastic sampler of the comparisons on
+            ImageNet, which has no guidance.
+        labels: of samples of a class: those of validation items, or ``uniform``: drawn, each class alike.
         network: the feature network of the distances; ``networks`` are measured beside it, on the same samples.
         reference_statistics: SHA-256, or ``unpinned``, of the file of real media's statistics by network. Of a network
             without one, they are computed from the validation split.
@@ -288,6 +291,12 @@ class EvaluationSettings(_Strict):
     samples: PositiveInt
     batch: PositiveInt
     sampler_steps: PositiveInt | Documented
+    sampler: Literal["scheduler", "euler_maruyama"] = Field(
+        default="scheduler", exclude_if=lambda value: value == "scheduler"
+    )
+    labels: Literal["validation", "uniform"] = Field(
+        default="validation", exclude_if=lambda value: value == "validation"
+    )
     guidance: Annotated[list[Annotated[float, Field(ge=1.0)] | Documented], Field(min_length=1)] = Field(
         default=[1.0], exclude_if=lambda value: value == [1.0]
     )

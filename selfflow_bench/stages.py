@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.canonical import digest
@@ -26,6 +26,7 @@ from selfflow_bench.data.labels import with_labels
 from selfflow_bench.data.prepare import Prepared, Split, prepare
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import FieldError, InterruptedRunError, SuiteError
+from selfflow_bench.evaluation import euler_maruyama
 from selfflow_bench.evaluation.distances import fixed_choice, measure
 from selfflow_bench.evaluation.features import network
 from selfflow_bench.evaluation.health import FeatureHealth, feature_health
@@ -36,7 +37,7 @@ from selfflow_bench.families.base import LABEL, Family
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.methods.base import Method
 from selfflow_bench.plan import RunSpec
-from selfflow_bench.randomness import key
+from selfflow_bench.randomness import key, per_sample
 from selfflow_bench.registry import family_class, method_class
 from selfflow_bench.training import checkpoint, export
 from selfflow_bench.training.adapters import as_evaluated
@@ -126,7 +127,9 @@ def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:
     """What all methods of a seed start from: published weights or fresh ones, with adapters or without."""
     snapshot = None
     if spec.checkpoint is not None:
-        from selfflow_bench.pipelines.snapshot import local_snapshot
+        from selfflow_bench.pipelines.snapshot import (  # type: ignore[import-not-found, unused-ignore]
+            local_snapshot,
+        )
 
         snapshot = local_snapshot(spec.checkpoint)
     return starting_transformer(
@@ -139,8 +142,8 @@ def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:
     )
 
 
-def train(run: Run) -> Training:
-    """Train to the end of the budget, from the folder's checkpoint if there is one."""
+def training_of(run: Run) -> Training:
+    """The training of a run, before its first step."""
     spec, settings = run.spec, run.spec.conditions.training
     torch.set_num_threads(settings.threads)
     transformer = initial_transformer(spec, run.family)
@@ -159,10 +162,16 @@ def train(run: Run) -> Training:
     sizes = head_sizes(run.family, transformer, run.method, batches.make(range(1)))
     torch.manual_seed(key(spec.seed, "init", "heads"))
     heads = run.method.heads(sizes)
-    training = Training(transformer, heads, run.method, batches, settings, folder=run.folder, run_key=spec.key)
+    return Training(transformer, heads, run.method, batches, settings, folder=run.folder, run_key=spec.key)
+
+
+def train(run: Run) -> Training:
+    """Train to the end of the budget, from the folder's checkpoint if there is one."""
+    spec, settings = run.spec, run.spec.conditions.training
+    training = training_of(run)
     resumed = training.restore()
     run.events.write("stage", name="train", samples=training.progress.samples, of=settings.samples, resumed=resumed)
-    depth = len(run.family.blocks(transformer))
+    depth = len(run.family.blocks(training.trainee.transformer))
     triples = validation_triples(run)
 
     def validate(model: nn.Module) -> dict[str, Any]:
@@ -261,30 +270,60 @@ def evaluate(run: Run, model: nn.Module) -> dict[str, Any]:
 
 
 def generate(run: Run, model: nn.Module, steps: int | None = None) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """One medium per chosen validation item, from its caption: uint8 or int16 media, and the captions' names.
+    """One medium per chosen validation item, from its caption, or per drawn class: uint8 or int16 media, and of what.
 
     ``steps`` of the sampler; by default the protocol's.
     """
-    settings, split = run.spec.conditions.evaluation, run.data.validation
-    chosen = torch.from_numpy(fixed_choice(len(split.latents), settings.samples))
+    settings, spec = run.spec.conditions.evaluation, run.spec
+    conditions, names = _wanted(run)
 
     def progress(done: int) -> None:
         if run.stop():
             raise InterruptedRunError("stopped while sampling; training is kept, sampling will start again")
         run.events.write("sampling", done=done, of=settings.samples)
 
-    latents = sample(
-        run.family,
-        model.eval(),
-        run.conditions(split).of(chosen),
-        run.data.latent_shape,
-        steps=steps or _sampler_steps(run.spec),
-        shift=run.spec.conditions.timesteps.shift,
-        batch=settings.batch,
-        seed=run.spec.seed,
-        progress=progress,
+    shape, count = run.data.latent_shape, steps or _sampler_steps(run.spec)
+    if settings.sampler == "euler_maruyama":
+        parts = []
+        for start in range(0, settings.samples, settings.batch):
+            rows = range(start, min(start + settings.batch, settings.samples))
+            chosen = {name: value[rows.start : rows.stop] for name, value in conditions.items()}
+            made = euler_maruyama.sample(
+                run.family, model.eval(), chosen, shape, steps=count, samples=rows, seed=spec.seed
+            )
+            parts.append(made.cpu())
+            progress(rows.stop)
+        latents = torch.cat(parts)
+    else:
+        latents = sample(
+            run.family,
+            model.eval(),
+            conditions,
+            shape,
+            steps=count,
+            shift=spec.conditions.timesteps.shift,
+            batch=settings.batch,
+            seed=spec.seed,
+            progress=progress,
+        )
+    return np.asarray(run.data.codec.decode(latents)), names
+
+
+def _wanted(run: Run) -> tuple[dict[str, Tensor], list[str]]:
+    """The conditions of all samples, and their names."""
+    settings, split = run.spec.conditions.evaluation, run.data.validation
+    if settings.labels == "validation":
+        chosen = torch.from_numpy(fixed_choice(len(split.latents), settings.samples))
+        return run.conditions(split).of(chosen), [split.names[int(index)] for index in chosen]
+    classes = run.family.classes
+    if classes is None:
+        field = "evaluation.labels"
+        problem = f"{run.spec.family} knows no classes"
+        raise FieldError(f"protocol {run.spec.protocol}", field, settings.labels, problem, "Leave it out.")
+    drawn = per_sample(
+        lambda source: torch.randint(classes, (), generator=source), run.spec.seed, "label", range(settings.samples)
     )
-    return np.asarray(run.data.codec.decode(latents)), [split.names[int(index)] for index in chosen]
+    return {LABEL: drawn}, [f"class {label}" for label in drawn.tolist()]
 
 
 def distances(run: Run, media: np.ndarray[Any, Any]) -> dict[str, dict[str, Any]]:

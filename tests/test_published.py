@@ -9,19 +9,18 @@ import pytest
 
 from selfflow_bench.places import Places
 from selfflow_bench.published import recipe_cost
-from selfflow_bench.recipe import load_recipe
-from selfflow_bench.registry import names
+from selfflow_bench.recipe import load_recipe, recipe_names
 from selfflow_bench.results.cost_table import COLUMNS, cells, markdown, read, write, write_one
 
 COUNTED_AGAIN = ("auraflow", "ltxvideo", "wan")
 """Counting all takes minutes; these are quick and differ in kind."""
 
 
-def test_the_table_has_every_family_at_its_floor(project: Places) -> None:
+def test_the_table_has_every_recipe_at_its_floor(project: Places) -> None:
     table = read(project.results)
-    assert set(table) == set(names("families"))
-    for family, row in table.items():
-        _, recipe = load_recipe(project.recipes, family)
+    assert set(table) == set(recipe_names(project.recipes))
+    for name, row in table.items():
+        _, recipe = load_recipe(project.recipes, name)
         assert row["size"] == recipe.published.size
         assert row["parameters"] == f"{recipe.published.parameters / 1e9:.2f}"
         ratio, floor = (float(re.sub("x", "", row[name])) for name in ("ratio", "floor"))

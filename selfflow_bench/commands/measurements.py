@@ -1,19 +1,21 @@
-"""Commands that measure the suite itself: cost, speed."""
+"""Commands that measure the suite itself: cost, speed, profile."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
 from selfflow_bench.commands.parser import Commands, out
 from selfflow_bench.errors import FieldError
 from selfflow_bench.places import Places
-from selfflow_bench.recipe import recipe_names
+from selfflow_bench.recipe import TIERS, recipe_names
 
 
 def add_to(commands: Commands) -> None:
-    """Add cost and speed."""
+    """Add cost, speed and profile."""
     cost = commands.add("cost", _cost, "what a Self-Flow step costs at the published size, counted without running it")
     cost.add_argument("recipe", nargs="?", help="such as sana; or --all")
     cost.add_argument("--all", action="store_true", help="all recipes; writes results/cost.md")
@@ -24,6 +26,12 @@ def add_to(commands: Commands) -> None:
     speed.add_argument("recipe", nargs="?", help="such as sana; default: one of each modulation, into results/speed.md")
     speed.add_argument("--steps", type=int, default=15, help="timed steps of each kind")
     speed.add_argument("--threads", type=int, default=2, help="CPU threads")
+    profile = commands.add("profile", _profile, "where a training step's time and memory go, on this machine")
+    profile.add_argument("recipe", help="such as sana")
+    profile.add_argument("--tier", choices=TIERS, default="micro")
+    profile.add_argument("--method", default="self_flow", help="method or variant (default self_flow)")
+    profile.add_argument("--steps", type=int, default=10, help="timed steps")
+    profile.add_argument("--trace", type=Path, help="write two steps as a trace: open it in ui.perfetto.dev")
 
 
 def _cost(chosen: argparse.Namespace, places: Places) -> int:
@@ -62,4 +70,23 @@ def _speed(chosen: argparse.Namespace, places: Places) -> int:
         print(json.dumps(found, indent=1))
     if not chosen.recipe:
         print(f"Written: {write(places.results, found)}", file=sys.stderr)
+    return 0
+
+
+def _profile(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.step_profile import advice, print_profile, profile_recipe
+
+    if chosen.steps < 1:
+        raise FieldError("command line", "--steps", chosen.steps, "not a positive number", "Give 1 or more.")
+    spec, found = profile_recipe(
+        places, chosen.recipe, chosen.tier, chosen.method, steps=chosen.steps, trace=chosen.trace
+    )
+    said = advice(found, spec.conditions.training)
+    if chosen.json:
+        print(json.dumps({"run": spec.name, **asdict(found), "of_peak": found.of_peak, "try": said}, indent=1))
+        return 0
+    batch = spec.conditions.training.batch
+    print_profile(found, f"{spec.name}, batch {batch}: medians of {chosen.steps} steps", said, out)
+    if chosen.trace is not None:
+        print(f"Written: {chosen.trace}", file=sys.stderr)
     return 0

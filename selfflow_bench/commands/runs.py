@@ -40,17 +40,18 @@ def add_to(commands: Commands) -> None:
                 help="do runs this machine has not done (default), all of them again, or none",
             )
             made.add_argument("--dry-run", action="store_true", help="the same as plan")
-            _add_place(made)
+            add_place(made)
     resume = commands.add("resume", _resume, "go on with interrupted runs")
     resume.add_argument("runs", nargs="*", help="default: all of them")
-    _add_place(resume)
+    add_place(resume)
     commands.add("status", _status, "this machine's runs")
     evaluate = commands.add("evaluate", _evaluate, "evaluate a finished run again and compare with what it recorded")
     evaluate.add_argument("run")
-    _add_place(evaluate)
+    add_place(evaluate)
 
 
-def _add_place(command: argparse.ArgumentParser) -> None:
+def add_place(command: argparse.ArgumentParser) -> None:
+    """The options that say where a run is made."""
     command.add_argument(
         "--executor",
         choices=("auto", "host", "docker"),
@@ -83,7 +84,7 @@ def _plan(chosen: argparse.Namespace, places: Places) -> int:
         runs = [
             {"name": r.name, "key": r.key, "state": states[r.key].state, **r.model_dump(mode="json")} for r in plan.runs
         ]
-        content = {"recipe": str(plan.recipe), "protocol": str(plan.protocol), "runs": runs}
+        content: dict[str, Any] = {"recipe": str(plan.recipe), "protocol": str(plan.protocol), "runs": runs}
         if plan.tier == "reference":
             content["reference"] = reference.facts(plan, places)
         print(json.dumps(content, indent=1))
@@ -118,7 +119,7 @@ def _run(chosen: argparse.Namespace, places: Places) -> int:
         from selfflow_bench.commands.reference import refuse_where_lacking
 
         refuse_where_lacking(plan.runs[0])
-    return _do(plan.runs, chosen, places, when=chosen.when)
+    return do(plan.runs, chosen, places, when=chosen.when)[0]
 
 
 def _resume(chosen: argparse.Namespace, places: Places) -> int:
@@ -135,7 +136,7 @@ def _resume(chosen: argparse.Namespace, places: Places) -> int:
     if not runs:
         out.print("Nothing is interrupted.")
         return 0
-    return _do([run.spec for run in runs], chosen, places, when="missing")
+    return do([run.spec for run in runs], chosen, places, when="missing")[0]
 
 
 def _status(chosen: argparse.Namespace, places: Places) -> int:
@@ -196,8 +197,8 @@ def _made_plan(chosen: argparse.Namespace, places: Places) -> Any:
     return make_plan(places, chosen.recipe, tier=chosen.tier, labels=labels, seeds=chosen.seeds, overrides=overrides)
 
 
-def _do(specs: Sequence[Any], chosen: argparse.Namespace, places: Places, *, when: str) -> int:
-    """Run what is to be run, one after the other, then say how the methods compare."""
+def do(specs: Sequence[Any], chosen: argparse.Namespace, places: Places, *, when: str) -> tuple[int, list[Any]]:
+    """Run what is to be run, one after the other, then say how the methods compare: the exit code, and the records."""
     from selfflow_bench import progress, run
     from selfflow_bench.reporting import report
 
@@ -218,7 +219,7 @@ def _do(specs: Sequence[Any], chosen: argparse.Namespace, places: Places, *, whe
             out.print(f"{spec.name}: done already (--when always does it again)", highlight=False)
         if record is not None:
             records.append(record)
-    return report(specs, records, places, out, as_json=chosen.json)
+    return report(specs, records, places, out, as_json=chosen.json), records
 
 
 def _state_text(run: Any) -> str:

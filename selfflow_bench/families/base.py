@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from selfflow_bench.conditioning import LevelRows, TokenSequences, TokenTimes
 from selfflow_bench.flow import Noising, RectifiedFlow
 from selfflow_bench.hidden_states import output_of_block
+from selfflow_bench.precision import bfloat16_where, holds_bfloat16
 
 Modality = Literal["image", "video", "audio"]
 Conditions = Mapping[str, Tensor]
@@ -221,8 +222,7 @@ class Family(ABC):
         latents = torch.zeros(1, *latent_shape, device=reference.device)
         one = {name: value[:1] for name, value in conditions.items()}
         sigma = torch.zeros(1, device=reference.device)
-        low_precision = any(value.dtype == torch.bfloat16 for value in transformer.parameters())
-        with torch.no_grad(), torch.autocast(reference.device.type, torch.bfloat16, enabled=low_precision):
+        with torch.no_grad(), bfloat16_where(holds_bfloat16(transformer), reference.device):
             output = output_of_block(first, lambda: self.predict(transformer, latents, sigma, one))
         return int(self.hidden_tokens(output, latents, one).shape[-1])
 

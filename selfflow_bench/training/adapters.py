@@ -17,6 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from selfflow_bench.errors import FieldError
+from selfflow_bench.precision import bfloat16_where, holds_bfloat16
 from selfflow_bench.recipe import Lora
 from selfflow_bench.training.ema import Ema
 
@@ -59,7 +60,8 @@ def add_adapters(transformer: nn.Module, lora: Lora, where: str) -> None:
 
 def adapter_config(lora: Lora) -> LoraConfig:
     """peft's configuration of such adapters."""
-    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
+    alpha: Any = lora.alpha  # declared whole, used as a factor
+    return LoraConfig(r=lora.rank, lora_alpha=alpha, target_modules=list(lora.targets))
 
 
 def has_adapters(transformer: nn.Module) -> bool:
@@ -97,7 +99,7 @@ class AdapterView(nn.Module):
         self.adapter = adapter
         self._viewed = (transformer,)  # in a tuple, because a module may not hold itself
         self._adapted = _layers(transformer)
-        self._low_precision = any(value.dtype == torch.bfloat16 for value in transformer.parameters())
+        self._low_precision = holds_bfloat16(transformer)
         self.eval()
 
     def __getattr__(self, name: str) -> Any:
@@ -115,12 +117,9 @@ class AdapterView(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The transformer's forward with this view's adapter."""
         (transformer,) = self._viewed
-        device = next(transformer.parameters()).device.type
-        with self._active(transformer), torch.autocast(device, torch.bfloat16, enabled=self._autocasts(device)):
+        device = next(transformer.parameters()).device
+        with self._active(transformer), bfloat16_where(self._low_precision, device):
             return transformer(*args, **kwargs)
-
-    def _autocasts(self, device: str) -> bool:
-        return self._low_precision or torch.is_autocast_enabled(device)
 
     @contextmanager
     def _active(self, transformer: nn.Module) -> Iterator[None]:

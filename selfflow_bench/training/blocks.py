@@ -30,4 +30,4 @@ def checkpoint_blocks(transformer: nn.Module) -> None:
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
     """Compile each block's forward. What is hooked onto a block, by methods and by sharding, stays outside."""
     for block in blocks:
-        block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward)

@@ -68,7 +68,7 @@ def _with_buffers(average: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) ->
 
 
 def _write_adapters(average: Mapping[str, Tensor], lora: Lora, prefix: str, folder: Path) -> None:
-    config = {name: value for name, value in adapter_config(lora).to_dict().items() if value is not None}
+    config = {name: value for name, value in _settings(lora).items() if value is not None}
     LoraBaseMixin.write_lora_layers(
         state_dict={f"{prefix}{name}": value.contiguous() for name, value in average.items()},
         save_directory=str(folder),
@@ -78,3 +78,8 @@ def _write_adapters(average: Mapping[str, Tensor], lora: Lora, prefix: str, fold
         safe_serialization=True,
         lora_adapter_metadata={f"transformer.{name}": value for name, value in config.items()},
     )
+
+
+def _settings(lora: Lora) -> dict[str, Any]:
+    found: dict[str, Any] = adapter_config(lora).to_dict()  # type: ignore[no-untyped-call]
+    return found

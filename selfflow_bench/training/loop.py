@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 
 from selfflow_bench.errors import InterruptedRunError, NonFiniteLossError
 from selfflow_bench.methods.base import Batch, Method
+from selfflow_bench.precision import bfloat16_where
 from selfflow_bench.recipe import TrainingSettings
 from selfflow_bench.training import checkpoint
 from selfflow_bench.training.adapters import AdapterEma, has_adapters
@@ -42,7 +43,7 @@ class Trainee(nn.Module):
 
     def forward(self, teacher: nn.Module, batch: Batch, step: int) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The step's loss and what to log of it."""
-        with torch.autocast(batch.latents.device.type, torch.bfloat16, enabled=self._autocasts):
+        with bfloat16_where(self._autocasts, batch.latents.device):
             result = self._method.step(self.transformer, self.heads, teacher, batch, step)
         return result.loss, result.metrics
 
@@ -191,7 +192,7 @@ class Training:
             InterruptedRunError: ``stop`` was true.
         """
         started = _now()
-        self._ahead = Ahead(self._batch)
+        self._ahead = Ahead(self.batch)
         try:
             self._run(started, stop, on_log, on_checkpoint, validate, validate_every)
         finally:
@@ -221,7 +222,7 @@ class Training:
             if self.processes.any(stop()):
                 self.save()
                 raise InterruptedRunError(f"stopped after {progress.samples} samples; a checkpoint is written")
-            self._step()
+            self.step()
             if progress.samples % settings.log_every == 0:
                 self._read()
                 self.method.decide()
@@ -240,18 +241,19 @@ class Training:
         warmup = self.settings.warmup_samples
         return self.settings.learning_rate * (min(1.0, (samples + self.settings.batch) / warmup) if warmup else 1.0)
 
-    def _batch(self, samples: range) -> Batch:
+    def batch(self, samples: range) -> Batch:
         """This process's part of a batch, on its device."""
         return self.batches.make(self.processes.share(samples)).to(self.processes.device)
 
     def _taken(self, samples: range) -> Batch:
         """The batch of these samples; inside `run`, the next is begun with."""
         if self._ahead is None:
-            return self._batch(samples)
+            return self.batch(samples)
         following = range(samples.stop, samples.stop + len(samples))
         return self._ahead.take(samples, following if samples.stop < self.settings.samples else None)
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One training step, counted and logged."""
         settings, progress = self.settings, self.progress
         step = progress.samples // settings.batch
         batch = self._taken(range(progress.samples, progress.samples + settings.batch))

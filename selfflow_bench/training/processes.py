@@ -41,8 +41,9 @@ class Processes:
                 DistributedDataParallelKwargs(find_unused_parameters=True),
             ],
         )
-        self.count, self.index = self.accelerator.num_processes, self.accelerator.process_index
-        self.device = self.accelerator.device
+        self.count: int = self.accelerator.num_processes
+        self.index: int = self.accelerator.process_index
+        self.device: torch.device = self.accelerator.device
         self._parallel: Parallel = settings.parallel
         if settings.batch % self.count:
             raise FieldError(
@@ -53,7 +54,7 @@ class Processes:
                 f"Use a number of GPUs that divides {settings.batch}.",
             )
         # Votes go over the host, whatever the gradients go over: so that they do not wait for the device.
-        self._host = distributed.new_group(backend="gloo", timeout=wait) if self.count > 1 else None
+        self._host: Any = distributed.new_group(backend="gloo", timeout=wait) if self.count > 1 else None
 
     @property
     def is_first(self) -> bool:

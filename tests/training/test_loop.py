@@ -227,7 +227,7 @@ def test_a_metric_that_is_no_number_in_a_step_was_not_measured_in_it() -> None:
 
 def run_steps(made: Training, count: int) -> None:
     for _ in range(count):
-        made._step()
+        made.step()
 
 
 def test_a_checkpoint_is_refused_when_damaged_or_anothers(tmp_path: Path) -> None:

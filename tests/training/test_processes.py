@@ -36,6 +36,7 @@ def found(tmp_path_factory: Any) -> Callable[[str], dict[str, Any]]:
     return lambda name: torch.load(out / f"{name}.pt", weights_only=True)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_equal_one(
     name: str, found: Callable[[str], dict[str, Any]], tiny: Callable[[str], Tiny], tmp_path: Path
