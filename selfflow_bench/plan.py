@@ -65,7 +65,7 @@ class RunSpec(BaseModel):
     @property
     def unpinned(self) -> tuple[str, ...]:
         """What the run depends on and nothing pins: dotted names of its fields. A run with any is never ranked."""
-        return unpinned_fields(self.model_dump(mode="json", include={"checkpoint", "conditions"}))
+        return unpinned_fields(self.model_dump(mode="json", include={"checkpoint", "codec", "conditions"}))
 
     @property
     def key(self) -> str:
