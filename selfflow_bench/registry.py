@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """The modules of ``selfflow_bench/<kind>`` but its base, in alphabetical order."""
-    folder = Path(__file__).parent / kind
+    """The modules of the package ``selfflow_bench.<kind>`` but its base, in alphabetical order."""
+    folder = Path(__file__).parent.joinpath(*kind.split("."))
     return tuple(sorted(path.stem for path in folder.glob("*.py") if path.stem not in ("__init__", "base")))
 
 
@@ -27,20 +27,22 @@ def family_class(name: str) -> type[Family]:
     """The class of a model family. Raises FieldError where there is none of that name."""
     from selfflow_bench.families.base import Family
 
-    return _only_subclass("families", "family", name, Family)
+    return only_subclass("families", "family", name, Family)
 
 
 def method_class(name: str) -> type[Method]:
     """The class of a method. Raises FieldError where there is none of that name."""
     from selfflow_bench.methods.base import Method
 
-    return _only_subclass("methods", "method", name, Method)
+    return only_subclass("methods", "method", name, Method)
 
 
-def _only_subclass(kind: str, field: str, name: str, base: type[Any]) -> type[Any]:
+def only_subclass(kind: str, field: str, name: str, base: type[Any]) -> type[Any]:
+    """The one class of ``base`` in the module ``name`` of a kind. Raises FieldError where there is no such module."""
     known = names(kind)
     if name not in known:
-        raise FieldError(f"selfflow_bench/{kind}", field, name, f"unknown {field}", f"Known: {', '.join(known)}.")
+        folder = f"selfflow_bench/{kind.replace('.', '/')}"
+        raise FieldError(folder, field, name, f"unknown {field}", f"Known: {', '.join(known)}.")
     module = import_module(f"selfflow_bench.{kind}.{name}")
     found = [
         value
