@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from selfflow_bench.by_name import only_subclass
 from selfflow_bench.errors import FieldError
-from selfflow_bench.registry import only_subclass
 
 if TYPE_CHECKING:
     from selfflow_bench.pipelines.base import PublishedPipeline

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from selfflow_bench.by_name import names
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.families.base import Family
 from selfflow_bench.pipelines import LACKING, pipeline_class
@@ -21,7 +22,7 @@ from selfflow_bench.pipelines.base import PublishedPipeline
 from selfflow_bench.pipelines.snapshot import local_snapshot
 from selfflow_bench.places import default_places
 from selfflow_bench.recipe import Checkpoint, load_recipe
-from selfflow_bench.registry import family_class, names
+from selfflow_bench.registry import family_class
 from tests.pipelines.tiny_hub import tiny_checkpoint, tiny_transformer
 
 FAMILIES = names("pipelines.families")
