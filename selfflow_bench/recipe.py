@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from selfflow_bench.by_name import names
 from selfflow_bench.canonical import digest
 from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
 from selfflow_bench.identity import Sha256
-from selfflow_bench.registry import names
 
 Tier = Literal["smoke", "micro", "reference"]
 VALIDATION_TIMESTEPS = 8

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from selfflow_bench.by_name import names
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.places import Places
 from selfflow_bench.plan import lock_entries, make_plan
 from selfflow_bench.recipe import load_protocol, load_recipe, protocol_digest, read_lock, recipe_names
-from selfflow_bench.registry import names
 from selfflow_bench.seeds import derive_seed
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from selfflow_bench.by_name import names
 from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.cost import forward_flops, head_sizes, meta_batch, step_cost
 from selfflow_bench.data import sources
@@ -20,7 +21,7 @@ from selfflow_bench.methods.base import NOTHING_MORE, Method
 from selfflow_bench.methods.vanilla import Vanilla, VanillaSettings
 from selfflow_bench.places import Places
 from selfflow_bench.plan import make_plan
-from selfflow_bench.registry import family_class, method_class, names
+from selfflow_bench.registry import family_class, method_class
 from tests.conftest import Tiny
 from tests.methods.of_recipes import all_labels, made
 from tests.training.test_loop import finished, run, training

@@ -1,0 +1,30 @@
+"""Published pipelines around the families' transformers, found by the family's name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from selfflow_bench.by_name import only_subclass
+from selfflow_bench.errors import FieldError
+
+if TYPE_CHECKING:
+    from selfflow_bench.pipelines.base import PublishedPipeline
+
+LACKING = {
+    "anima": "diffusers has it as modular blocks only, with no pipeline class that loads a folder of it",
+    "longcat_video": "diffusers has no class of its transformer and no pipeline for it",
+    "sit": "its conditions are class labels, which need no text encoder, and its weights are no folder of diffusers",
+    "wan_s2v": "diffusers has no class of its transformer and no pipeline that encodes speech for it",
+    "z_image_omni": "its weights are not published, and with them what its picture encoder expects",
+}
+"""Families without a published pipeline, and why."""
+
+
+def pipeline_class(family: str) -> type[PublishedPipeline]:
+    """The published pipeline of a family. Raises FieldError where there is none, with the reason."""
+    from selfflow_bench.pipelines.base import PublishedPipeline
+
+    if family in LACKING:
+        remedy = "Use the smoke or micro tier, whose codecs and captions need none."
+        raise FieldError("selfflow_bench/pipelines", "family", family, f"no pipeline: {LACKING[family]}", remedy)
+    return only_subclass("pipelines.families", "family", family, PublishedPipeline)

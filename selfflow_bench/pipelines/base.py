@@ -1,0 +1,110 @@
+"""The published pipeline around a family's transformer: its text encoders, autoencoder and scheduler.
+
+All of them are diffusers' own, in its own pipeline object, so that what training sees is what the published checkpoint
+was made for. Knows nothing of data sets and training; the transformer itself is `Family.load`'s.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from selfflow_bench.errors import DamagedFileError
+
+Media = np.ndarray[Any, Any]
+"""uint8 pictures ``[N, H, W, 3]`` or clips ``[N, T, H, W, 3]``; int16 sound ``[N, samples, channels]``."""
+
+
+class PublishedPipeline(ABC):
+    """A published pipeline without its transformer.
+
+    Args:
+        snapshot: a folder in diffusers' format (see `selfflow_bench.pipelines.snapshot`).
+        device: where text encoders and autoencoder run.
+        dtype: of the text encoders; the autoencoder is small, and runs in float32.
+
+    Raises DamagedFileError where the folder cannot be loaded.
+    """
+
+    pipeline_class: ClassVar[type[Any]]
+    steps: ClassVar[int]
+    """Sampler steps that the checkpoint's authors document."""
+    guidance: ClassVar[float]
+    """Scale of classifier-free guidance that they document; 1 is none."""
+    longest: ClassVar[int]
+    """Tokens of a caption that the checkpoint's text encoder was used with; longer ones are cut."""
+    absent: ClassVar[tuple[str, ...]] = ("transformer",)
+    """Parts of the folder that are not loaded."""
+
+    def __init__(self, snapshot: Path, device: torch.device, dtype: torch.dtype) -> None:
+        try:
+            self.pipeline = self.pipeline_class.from_pretrained(
+                snapshot,
+                torch_dtype={"vae": torch.float32, "default": dtype},
+                local_files_only=True,
+                **dict.fromkeys(self.absent),
+            )
+        except (OSError, ValueError, KeyError) as error:
+            problem = str(error).splitlines()[0]
+            raise DamagedFileError(
+                f"{snapshot}: these published weights cannot be loaded: {problem} Delete the folder and fetch it anew: "
+                "selfflow-bench prepare <recipe>"
+            ) from error
+        self.pipeline.to(device)
+        self.device = device
+
+    def encode_text(self, captions: Sequence[str], length: int) -> dict[str, Tensor]:
+        """The family's conditions for captions, on the CPU, batch first, in the text encoders' type.
+
+        Every caption is cut or padded to ``length`` tokens, or to `longest` where that is fewer; a family that has the
+        states of several encoders behind each other has more tokens. The empty caption becomes what the published
+        pipeline guides away from.
+        """
+        with torch.inference_mode():
+            found = self.text_conditions(list(captions), min(length, self.longest))
+        return {name: value.cpu().clone() for name, value in found.items()}
+
+    @abstractmethod
+    def text_conditions(self, captions: list[str], length: int) -> dict[str, Tensor]:
+        """What `encode_text` gives, wherever the encoders run."""
+
+    def encode_media(self, media: Media) -> Tensor:
+        """Latents ``[N, C, *cells]`` on the CPU, float32, normalised and laid out as the family's: not packed.
+
+        The mean of the autoencoder's posterior, so that the same media give the same latents.
+        """
+        with torch.inference_mode():
+            return self.latents(self.values(media)).float().cpu().clone()
+
+    def decode(self, latents: Tensor) -> Media:
+        """The inverse of `encode_media`, as far as the autoencoder goes."""
+        with torch.inference_mode():
+            return self.media(self.decoded(latents.to(self.device, torch.float32)).float().cpu())
+
+    @abstractmethod
+    def latents(self, values: Tensor) -> Tensor:
+        """Normalised latents of what `values` gives."""
+
+    @abstractmethod
+    def decoded(self, latents: Tensor) -> Tensor:
+        """The autoencoder's output for normalised latents."""
+
+    def values(self, media: Media) -> Tensor:
+        """What the autoencoder takes: channels first, in [-1, 1]."""
+        values = torch.from_numpy(np.ascontiguousarray(media)).movedim(-1, 1)
+        return values.to(self.device, torch.float32) / 127.5 - 1
+
+    def media(self, values: Tensor) -> Media:
+        """The inverse of `values`; what lies outside [-1, 1] is clamped."""
+        levels = ((values + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return np.asarray(levels.movedim(1, -1).contiguous())
+
+    def scheduler(self) -> Any:
+        """A fresh instance of the folder's own scheduler."""
+        return type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)

@@ -1,0 +1,1 @@
+"""One module a family: what is particular to its published pipeline."""

@@ -1,0 +1,1 @@
+"""One tiny pipeline a family."""

@@ -1,0 +1,53 @@
+"""Tiny real pipelines in a folder laid out as the hub's cache: what offline loading finds there, without a network.
+
+Their autoencoders compress as the published ones do and have as many channels; everything else is tiny.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from selfflow_bench.recipe import Checkpoint
+
+REVISION = "0123456789abcdef" * 2 + "01234567"
+
+
+class TinyHub(Protocol):
+    """A module of `tests.pipelines.tiny`."""
+
+    TRANSFORMER: dict[str, Any]
+    """The tiny transformer's configuration, as a recipe has it."""
+
+    def pipeline(self, transformer: Any) -> Any:
+        """diffusers' pipeline around a transformer."""
+
+
+def tiny(family: str) -> TinyHub:
+    """The tiny pipeline's maker of a family."""
+    found: Any = importlib.import_module(f"tests.pipelines.tiny.{family}")
+    return found
+
+
+def tiny_transformer(family: str) -> dict[str, Any]:
+    """The configuration of the transformer in `tiny_checkpoint`."""
+    return dict(tiny(family).TRANSFORMER)
+
+
+@cache
+def tiny_checkpoint(family: str, hub: Path) -> Checkpoint:
+    """A family's tiny pipeline, saved below ``hub`` (what HF_HUB_CACHE must name)."""
+    from selfflow_bench.registry import family_class
+
+    checkpoint = Checkpoint(id=f"tiny/{family}", revision=REVISION)
+    torch.manual_seed(0)
+    transformer = family_class(family)(tiny_transformer(family)).make()
+    repository = hub / f"models--tiny--{family}"
+    tiny(family).pipeline(transformer).save_pretrained(repository / "snapshots" / REVISION)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(REVISION)
+    return checkpoint
