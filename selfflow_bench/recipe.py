@@ -340,10 +340,17 @@ class MarginSettings(_Strict):
 
 
 class Protocol(_Strict):
-    """What must be equal for results to be comparable, and how they are read."""
+    """What must be equal for results to be comparable, and how they are read.
+
+    ``image`` is what the runs' container is built on, by digest; without it they may run anywhere.
+    """
 
     modality: Literal["image", "video", "audio"]
     summary: str
+    # Left out of the digest where there is none, so that it moved no earlier protocol's.
+    image: Annotated[str, Field(pattern=r"^\S+@sha256:[0-9a-f]{64}$")] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     data: DataSettings
     timesteps: TimestepSettings
     training: TrainingSettings

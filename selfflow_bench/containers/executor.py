@@ -105,6 +105,12 @@ class DockerExecutor:
                     f"pinned. Stop it: selfflow-bench clean --run {spec.folder_name}"
                 )
             return going
+        wanted = spec.conditions.image
+        if wanted is not None and self.image.base != wanted:
+            raise SuiteError(
+                f"protocol {spec.protocol}: image = {wanted!r}, but {self.image.reference} is built on "
+                f"{self.image.base}. Build it anew: selfflow-bench images build {self.image.target}"
+            )
         self.image.check(client)
         write_spec(spec, folder)
         cache.mkdir(parents=True, exist_ok=True)

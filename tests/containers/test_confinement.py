@@ -16,7 +16,8 @@ from selfflow_bench.containers.engine import connected
 from selfflow_bench.containers.settings import CACHE, CODE, OUT, Surroundings, container_settings
 from selfflow_bench.errors import FieldError, SuiteError
 from selfflow_bench.places import Places
-from selfflow_bench.plan import RunSpec, make_plan
+from selfflow_bench.plan import RunSpec
+from selfflow_bench.recipe import load_protocol, load_recipe, make_plan
 from tests.containers.conftest import PrivateEngine, Site, make_site
 
 SOMEBODY = (4242, 4243)
@@ -135,6 +136,18 @@ def test_an_image_that_somebody_changed_is_refused(site: Site, spec: RunSpec) ->
         image.check(client)
 
 
+def test_an_image_on_another_base_than_the_protocol_names_is_refused(site: Site, spec: RunSpec) -> None:
+    other = spec.conditions.model_copy(update={"image": f"debian@sha256:{'0' * 64}"})
+    folder = site.places.runs / spec.folder_name
+    folder.mkdir(parents=True, exist_ok=True)
+    with pytest.raises(SuiteError, match=r"image = 'debian@sha256:0+', but .* is built on .*images build cpu"):
+        site.executor().sitting(
+            spec.model_copy(update={"conditions": other}), folder, site.places.cache, lambda event: None
+        )
+    with connected() as client:
+        assert not names(client, site.places.runs)
+
+
 def test_missing_and_outdated_images_are_refused(site: Site, spec: RunSpec, tmp_path: Path) -> None:
     missing = "sha256:" + "0" * 64
     with connected() as client:
@@ -178,3 +191,14 @@ def test_the_lock_file_is_current() -> None:
     assert images.stale(root) == []
     dockerfile = (root / images.INGREDIENTS[0]).read_text()
     assert images.read_lock(root).images["cpu"].base in dockerfile, "the base of a build without arguments"
+
+
+def test_reference_protocols_name_the_locked_base_by_digest(project: Places) -> None:
+    named = {}
+    for path in project.recipes.glob("*/v*.toml"):
+        recipe = load_recipe(project.recipes, path.parent.name)[1]
+        if "reference" in recipe.tiers:
+            protocol = load_protocol(project.recipes, recipe.tiers["reference"].protocol)[1]
+            named[recipe.tiers["reference"].protocol] = protocol.image
+    assert len(named) >= 5
+    assert set(named.values()) == {images.read_lock(images.project()).images["cuda"].base}
