@@ -46,7 +46,7 @@ class PublishedPipeline(ABC):
         try:
             self.pipeline = self.pipeline_class.from_pretrained(
                 snapshot,
-                torch_dtype={"vae": torch.float32, "default": dtype},
+                dtype={"vae": torch.float32, "default": dtype},
                 local_files_only=True,
                 **dict.fromkeys(self.absent),
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from selfflow_bench.by_name import names
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.families.base import Family
+from selfflow_bench.families.parts.packing import unpack
 from selfflow_bench.pipelines import LACKING, pipeline_class
 from selfflow_bench.pipelines.base import PublishedPipeline
 from selfflow_bench.pipelines.snapshot import local_snapshot
@@ -26,14 +27,33 @@ from selfflow_bench.registry import family_class
 from tests.pipelines.tiny_hub import tiny_checkpoint, tiny_transformer
 
 FAMILIES = names("pipelines.families")
-LENGTH = 12
-CAPTION = "a Red fox, far away"
-PICTURE = {"height": 64, "width": 96}
-CLIP = {"num_frames": 9, "height": 64, "width": 96}
-CALLS: Mapping[str, Mapping[str, Any]] = {
-    "sana": {"use_resolution_binning": False},
+CAPTION, OTHER = "a Red fox, far away", "two boats"
+SECONDS = 0.4
+SIZES = {
+    "image": {"height": 64, "width": 96},
+    "video": {"num_frames": 9, "height": 64, "width": 96},
+    "audio": {"samples": round(48000 * SECONDS)},
 }
-"""What a family's own pipeline is called with, beside the prompt and the size, to run without guidance."""
+# Where a pipeline writes before a caption, one token a character, more than that is needed.
+LENGTHS = {"ace_step": 256, "lumina2": 256, "qwen_image": 256}
+CALLS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "sana": lambda call: {**call, "use_resolution_binning": False},
+    "pixart": lambda call: {**call, "use_resolution_binning": False, "clean_caption": False},
+    "sanavideo": lambda call: {
+        **{name: value for name, value in call.items() if name != "num_frames"},
+        "frames": call["num_frames"],
+        "use_resolution_binning": False,
+    },
+    # Padding is what its transformer attends to, and a longer prompt in the batch what makes it.
+    "ace_step": lambda call: {
+        "prompt": [CAPTION, " a" * call["max_sequence_length"]],
+        "lyrics": ["", ""],
+        "guidance_scale": 1.0,
+        "max_text_length": call["max_sequence_length"],
+        "audio_duration": SECONDS,
+    },
+}
+"""What a family's own pipeline is called with, without guidance, where it differs."""
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +74,16 @@ class Case:
         self.published: PublishedPipeline = pipeline_class(name)(self.snapshot, torch.device("cpu"), torch.float32)
         self.family: Family = family_class(name)(tiny_transformer(name))
         self.transformer: nn.Module = self.family.load(self.snapshot, torch.float32).eval()
-        self.size = {"image": PICTURE, "video": CLIP}.get(self.family.modality, {})
+        self.size, self.length = SIZES[self.family.modality], LENGTHS.get(name, 12)
+        if name == "ace_step":
+            self.published.seconds = SECONDS
 
     def media(self, count: int = 2) -> np.ndarray[Any, Any]:
-        """Smooth random pictures, clips or sounds."""
-        return np.random.default_rng(0).integers(0, 256, (count, *self.size.values(), 3), dtype=np.uint8)
+        """Random pictures, clips or sounds."""
+        source, shape = np.random.default_rng(0), (count, *self.size.values())
+        if self.family.modality == "audio":
+            return source.integers(-(2**15), 2**15, (*shape, 2), dtype=np.int16)
+        return source.integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -72,40 +97,51 @@ def own_call(case: Case) -> tuple[dict[str, Any], Any]:
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        found.append((dict(bound.arguments), output))
+        given = {name: value[:1] if isinstance(value, Tensor) else value for name, value in bound.arguments.items()}
+        found.append((given, first(output)[:1]))
 
-    case.published.pipeline.register_modules(transformer=case.transformer)
     handle = case.transformer.register_forward_hook(keep, with_kwargs=True)
     try:
-        call = {"guidance_scale": 1.0, "max_sequence_length": LENGTH, **case.size, **CALLS.get(case.name, {})}
-        case.published.pipeline.set_progress_bar_config(disable=True)
-        case.published.pipeline(
-            prompt=CAPTION, num_inference_steps=2, output_type="latent", generator=torch.manual_seed(0), **call
-        )
+        made(case, "latent")
     finally:
         handle.remove()
-        case.published.pipeline.register_modules(transformer=None)
     return found[0]
+
+
+def made(case: Case, output_type: str) -> Any:
+    """What diffusers' own pipeline makes of the caption: the first, or only, thing it returns."""
+    call = {"prompt": CAPTION, "guidance_scale": 1.0, "max_sequence_length": case.length, **case.size}
+    pipeline = case.published.pipeline
+    pipeline.register_modules(transformer=case.transformer)
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        return pipeline(
+            **CALLS.get(case.name, dict)(call),
+            num_inference_steps=2,
+            output_type=output_type,
+            generator=torch.manual_seed(0),
+            return_dict=False,
+        )[0]
+    finally:
+        pipeline.register_modules(transformer=None)
 
 
 def test_text_is_what_the_pipelines_own_transformer_is_given(case: Case) -> None:
     theirs, output = own_call(case)
-    conditions = case.published.encode_text([CAPTION, ""], LENGTH)
-    assert all(len(value) == 2 and value.device.type == "cpu" for value in conditions.values())
-    shape = case.published.encode_media(case.media(1)).shape
-    one = {name: value[:1] for name, value in conditions.items()}
-    # The suite's latents are float32; what stands for time is the pipeline's own.
-    ours = case.family.arguments(torch.zeros(shape), torch.zeros(1), one)
-    shared = {name: theirs[name] for name in ("hidden_states", "timestep", "timestep_r") if name in ours}
-    with torch.no_grad():
-        found = case.transformer(**{**ours, **shared}, return_dict=False)
-    torch.testing.assert_close(first(found), first(output), rtol=1e-4, atol=1e-5)
-    with torch.no_grad():
-        other = {name: value[1:] for name, value in conditions.items()}
-        empty = case.transformer(
-            **{**case.family.arguments(torch.zeros(shape), torch.zeros(1), other), **shared}, return_dict=False
-        )
-    assert not torch.allclose(first(empty), first(output), atol=1e-5)
+    conditions = case.published.encode_text([CAPTION, "", OTHER], case.length)
+    assert all(len(value) == 3 and value.device.type == "cpu" for value in conditions.values())
+    latents = torch.zeros(case.published.encode_media(case.media(1)).shape)
+    found = []
+    for row in range(3):
+        one = {name: value[row : row + 1] for name, value in conditions.items()}
+        ours = case.family.arguments(latents, torch.zeros(1), one)
+        # Noise and time are the pipeline's own: what remains is what captions became.
+        ours |= {name: theirs[name] for name in ("hidden_states", "timestep", "timestep_r") if name in ours}
+        with torch.no_grad():
+            found.append(first(case.transformer(**ours, return_dict=False)))
+    torch.testing.assert_close(found[0], output, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[1], output, atol=1e-4)
+    assert not torch.allclose(found[2], output, atol=1e-4)
 
 
 def first(output: Any) -> Tensor:
@@ -115,7 +151,7 @@ def first(output: Any) -> Tensor:
     return output
 
 
-def test_latents_are_of_the_recipes_shape_and_decode_as_the_autoencoder_does(case: Case) -> None:
+def test_latents_are_of_the_recipes_shape_and_make_the_autoencoders_own_round(case: Case) -> None:
     media = case.media()
     latents = case.published.encode_media(media)
     compression = load_recipe(default_places().recipes, case.name)[1].published.compression
@@ -125,6 +161,37 @@ def test_latents_are_of_the_recipes_shape_and_decode_as_the_autoencoder_does(cas
     assert torch.equal(latents, case.published.encode_media(media))
     decoded = case.published.decode(latents)
     assert (decoded.shape, decoded.dtype) == (media.shape, media.dtype)
+    is_sound = media.dtype == np.int16
+    values = torch.from_numpy(media).movedim(-1, 1).float()
+    values = values / 2**15 if is_sound else values / 127.5 - 1
+    expected = np.moveaxis(own_round(case, values).numpy(), 1, -1)
+    scaled = expected * 2**15 if is_sound else (expected + 1) * 127.5
+    limits = np.iinfo(media.dtype)
+    np.testing.assert_allclose(decoded, np.clip(scaled, limits.min, limits.max), atol=0.6)
+
+
+def own_round(case: Case, values: Tensor) -> Tensor:
+    """Through the autoencoder and back, without anything in between."""
+    vae = case.published.pipeline.vae
+    with torch.no_grad():
+        if case.name == "qwen_image":
+            values = values[:, :, None]
+        encoded = vae.encode(values)
+        inside = encoded.latent if hasattr(encoded, "latent") else encoded.latent_dist.mode()
+        time = {"temb": torch.zeros(len(values))} if case.name == "ltxvideo" else {}
+        found: Tensor = vae.decode(inside, **time).sample
+        return found[:, :, 0] if case.name == "qwen_image" else found
+
+
+def test_decoding_is_the_pipelines_own(case: Case) -> None:
+    if case.family.modality == "audio":
+        pytest.skip("the pipeline makes every sound equally loud, which is no part of decoding")
+    latents = made(case, "latent")
+    shape = case.published.encode_media(case.media(1)).shape
+    if latents.ndim == 3:
+        latents = unpack(latents, case.family.token_grid(shape[1:]), case.family.patch())
+    assert latents.shape == shape
+    np.testing.assert_allclose(case.published.decode(latents), made(case, "np") * 255, atol=0.6)
 
 
 def test_the_scheduler_is_the_folders(case: Case) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline
-from transformers import Gemma2Config, Gemma2Model
 
-from tests.pipelines import tiny_tokenizers
+from tests.pipelines import tiny_parts, tiny_tokenizers
 
 TRANSFORMER = {
     "in_channels": 32,
@@ -18,7 +17,7 @@ TRANSFORMER = {
     "num_cross_attention_heads": 2,
     "cross_attention_head_dim": 8,
     "cross_attention_dim": 16,
-    "caption_channels": 16,
+    "caption_channels": tiny_parts.WIDTH,
     "sample_size": 32,
     "patch_size": 1,
 }
@@ -38,17 +37,7 @@ def pipeline(transformer: Any) -> SanaPipeline:
     }
     return SanaPipeline(
         tokenizer=tokenizer,
-        text_encoder=Gemma2Model(
-            Gemma2Config(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                head_dim=8,
-            )
-        ),
+        text_encoder=tiny_parts.gemma2(tokenizer),
         vae=AutoencoderDC(latent_channels=32, attention_head_dim=4, scaling_factor=0.41407, **levels),
         transformer=transformer,
         scheduler=DPMSolverMultistepScheduler(

@@ -1,0 +1,35 @@
+"""Qwen-Image's published pipeline: Qwen 2.5-VL behind a template, a video autoencoder used for single frames."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import QwenImagePipeline
+from torch import Tensor
+from torch.nn.functional import pad
+
+from selfflow_bench.pipelines.parts.standardized import StandardizedAutoencoder
+
+
+class QwenImagePublished(StandardizedAutoencoder):
+    """Pictures whose sides are multiples of 16. The template's own tokens do not count."""
+
+    pipeline_class = QwenImagePipeline
+    steps = 50
+    guidance = 4.0
+    longest = 512
+
+    def text_conditions(self, captions: list[str], length: int) -> dict[str, Tensor]:
+        """``text``, zero behind a caption's end, and ``text_mask``."""
+        text, mask = self.pipeline.encode_prompt(captions, max_sequence_length=length, device=self.device)
+        if mask is None:
+            mask = text.new_ones(text.shape[:2], dtype=torch.bool)
+        behind = length - text.shape[1]
+        return {"text": pad(text, (0, 0, 0, behind)), "text_mask": pad(mask.bool(), (0, behind))}
+
+    def latents(self, values: Tensor) -> Tensor:
+        """A picture is a clip of one frame."""
+        return super().latents(values[:, :, None])[:, :, 0]
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """The one frame."""
+        return super().decoded(latents[:, :, None])[:, :, 0]
