@@ -12,7 +12,8 @@ class ScaledAutoencoder(PublishedPipeline):
 
     def latents(self, values: Tensor) -> Tensor:
         """Of the posterior's mean."""
-        return (self.encoded(values) - self._shift) * self.pipeline.vae.config.scaling_factor
+        made: Tensor = (self.encoded(values) - self._shift) * self.pipeline.vae.config.scaling_factor
+        return made
 
     def decoded(self, latents: Tensor) -> Tensor:
         """Back to the autoencoder's own range, and through it."""
