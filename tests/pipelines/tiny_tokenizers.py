@@ -9,6 +9,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokenizer
 
 CHARACTERS = (*string.ascii_lowercase, *string.ascii_uppercase, *string.digits, *string.punctuation)
+TURNS = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def gemma() -> Any:
@@ -32,9 +36,9 @@ def clip() -> Any:
 
 
 def qwen() -> Any:
-    """Bytes."""
+    """Bytes, and turns of a conversation."""
     tokens = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    return Qwen2Tokenizer(vocab=_numbered(tokens), merges=[], model_max_length=4096)
+    return Qwen2Tokenizer(vocab=_numbered(tokens), merges=[], model_max_length=4096, chat_template=TURNS)
 
 
 def _numbered(tokens: list[str]) -> dict[str, int]:

@@ -1,0 +1,24 @@
+"""LongCat-Image's published pipeline: Qwen 2.5-VL between a template's ends, FLUX.1's autoencoder."""
+
+from __future__ import annotations
+
+from diffusers import LongCatImagePipeline
+from torch import Tensor
+
+from selfflow_bench.pipelines.parts.scaled import ScaledAutoencoder
+
+
+class LongCatImagePublished(ScaledAutoencoder):
+    """Captions as they are: the pipeline's rewriting of prompts, for which alone the text processor is, stays out."""
+
+    pipeline_class = LongCatImagePipeline
+    steps = 50
+    guidance = 4.0
+    longest = 512
+    absent = ("transformer", "text_processor")
+
+    def text_conditions(self, captions: list[str], length: int) -> dict[str, Tensor]:
+        """``text``: padding has states too, and is attended; the template's own tokens do not count."""
+        self.pipeline.tokenizer_max_length = length
+        text, _ = self.pipeline.encode_prompt(captions)
+        return {"text": text}
