@@ -74,6 +74,14 @@ class Run:
 def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Callable[[], bool]) -> Run:
     """Check the data against the protocol, prepare it, and make the family and method."""
     data = spec.conditions.data
+    if data.hub is not None:
+        raise FieldError(
+            f"protocol {spec.protocol}",
+            "data.hub",
+            data.hub.id,
+            "data of the hub cannot be prepared yet",
+            "Use the smoke or micro tier, which have embedded data.",
+        )
     expected: dict[SplitName, str] = {"train": data.train_sha256, "validation": data.validation_sha256}
     for split, wanted in expected.items():
         found = sources.digest(data.source, split)

@@ -54,33 +54,37 @@ def facts(plan: Plan, places: Places) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """The facts as lines for people."""
+def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts for people: what, and how it is."""
     checkpoint = found["checkpoint"]
     weights = "fresh" if checkpoint is None else f"{checkpoint['id']} at {checkpoint['revision']}"
     text = [
-        f"weights            {weights}",
-        f"trained            {found['trained']}",
-        f"media              {'x'.join(str(size) for size in found['media'])}",
-        f"latents            {'x'.join(str(size) for size in found['latent_shape'])} ({found['autoencoder']})",
-        f"text encoders      {', '.join(found['text_encoders']) or 'none'}",
-        f"training           {found['samples']:,} samples in batches of {found['batch']}, learning rate "
-        f"{found['learning_rate']:g}, {found['precision']}, EMA {found['ema_decay']:g}"
-        f"{', gradient checkpointing' if found['gradient_checkpointing'] else ''}"
-        f"{', compiled' if found['compile'] else ''}",
+        ("weights", weights),
+        ("trained", found["trained"]),
+        ("media", "x".join(str(size) for size in found["media"])),
+        ("latents", f"{'x'.join(str(size) for size in found['latent_shape'])} ({found['autoencoder']})"),
+        ("text encoders", ", ".join(found["text_encoders"]) or "none"),
+        (
+            "training",
+            f"{found['samples']:,} samples in batches of {found['batch']}, learning rate "
+            f"{found['learning_rate']:g}, {found['precision']}, EMA {found['ema_decay']:g}"
+            f"{', gradient checkpointing' if found['gradient_checkpointing'] else ''}"
+            f"{', compiled' if found['compile'] else ''}",
+        ),
     ]
     for label, one in found["estimates"].items():
         if one is None:
-            text.append(f"estimate           none: results/cost.md has no line of it (selfflow-bench cost {label})")
+            text.append(("estimate", f"none: results/cost.md has no line of it (selfflow-bench cost {label})"))
             continue
         memory = f"more than {GPU_GB:g} GB" if one["memory_gb"] is None else f"{one['memory_gb']:.0f} GB"
-        text.append(
-            f"estimate, {label + ',':<12}{one['gpus']} {GPU} of {GPU_GB:g} GB ({memory} filled), "
-            f"{one['training_hours']:,.1f} h of training and {one['evaluation_hours']:,.1f} h of evaluation "
-            f"(FLOPs of results/cost.md, scaled by tokens, at {SHARE_OF_PEAK:.0%} of peak)"
+        said = (
+            f"{one['gpus']} {GPU} of {GPU_GB:g} GB ({memory} filled), {one['training_hours']:,.1f} h of training and "
+            f"{one['evaluation_hours']:,.1f} h of evaluation (FLOPs of results/cost.md, scaled by tokens, at "
+            f"{SHARE_OF_PEAK:.0%} of peak)"
         )
+        text.append((f"estimate, {label}", said))
     for one in found["lacking"]:
-        text.append(f"{'lacking' if one['prevents'] else 'open':<19}{one['what']}. {one['remedy']}")
+        text.append(("lacking" if one["prevents"] else "open", f"{one['what']}. {one['remedy']}"))
     return text
 
 
@@ -95,6 +99,8 @@ def lacking(spec: RunSpec) -> list[Lacking]:
         name, revision = spec.checkpoint.id, spec.checkpoint.revision
         pinned = f" --revision {revision}" if len(revision) == 40 else ""
         found.append(Lacking(f"the snapshot of {name} in the hub's cache", f"Fetch: hf download {name}{pinned}", True))
+    if spec.conditions.data.hub is not None:
+        found.append(Lacking("its prepared data", "Preparing data of the hub is not built yet.", True))
     for field in spec.unpinned:
         if field.endswith("revision"):
             remedy = f"Pin on a connected machine: selfflow-bench pin {spec.recipe.name}"

@@ -93,8 +93,10 @@ def _plan(chosen: argparse.Namespace, places: Places) -> int:
     out.print(f"[bold]{plan.recipe}[/], {plan.tier}, protocol {plan.protocol}", highlight=False)
     out.print(plan.runs[0].conditions.summary, highlight=False)
     if plan.tier == "reference":
+        facts = Table(box=None, pad_edge=False, show_header=False)
         for line in reference.lines(reference.facts(plan, places)):
-            out.print(line, highlight=False, markup=False)
+            facts.add_row(*(Text(part) for part in line))
+        out.print(facts)
     else:
         out.print(
             f"Each run: {training.samples:,} samples in batches of {training.batch}, then {evaluation.samples} samples "

@@ -53,8 +53,8 @@ class PublishedPipeline(ABC):
         except (OSError, ValueError, KeyError) as error:
             problem = str(error).splitlines()[0]
             raise DamagedFileError(
-                f"{snapshot}: these published weights cannot be loaded: {problem} Delete the folder and fetch it anew: "
-                "selfflow-bench prepare <recipe>"
+                f"{snapshot}: these published weights cannot be loaded: {problem} Delete the folder and fetch it anew "
+                "with: hf download"
             ) from error
         self.pipeline.to(device)
         self.device = device

@@ -1,4 +1,4 @@
-"""Published weights as a folder on this machine: the hub's cache, looked up offline; and the one way of fetching them.
+"""Published weights as a folder on this machine: the hub's cache, looked up offline.
 
 Knows nothing of what the folder's models are for.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from selfflow_bench.errors import DamagedFileError, FieldError, InfrastructureError
+from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.recipe import UNPINNED, Checkpoint
 
 _INDEX = "model_index.json"
@@ -26,35 +26,17 @@ def local_snapshot(checkpoint: Checkpoint) -> Path:
     try:
         folder = Path(snapshot_download(checkpoint.id, revision=checkpoint.revision, local_files_only=True))
     except (OSError, ValueError) as error:
-        raise DamagedFileError(f"{_named(checkpoint)}: is not in the hub's cache on this machine. {_REMEDY}") from error
+        raise DamagedFileError(
+            f"{_named(checkpoint)}: is not in the hub's cache on this machine. {_remedy(checkpoint)}"
+        ) from error
     missing = _missing(folder)
     if missing:
-        raise DamagedFileError(f"{folder}: lacks {', '.join(missing)}. {_REMEDY}")
+        raise DamagedFileError(f"{folder}: lacks {', '.join(missing)}. {_remedy(checkpoint)}")
     return folder
 
 
-def fetch_snapshot(checkpoint: Checkpoint) -> Path:
-    """Download what a checkpoint's pipeline is made of, as far as it is not there yet; the folder of it.
-
-    Raises FieldError for a revision that is not pinned, InfrastructureError where the hub cannot be reached or does
-    not hand it out.
-    """
-    from diffusers import DiffusionPipeline
-
-    _pinned(checkpoint)
-    try:
-        # Only what the pipeline loads: repositories hold the same weights in several formats.
-        DiffusionPipeline.download(checkpoint.id, revision=checkpoint.revision)
-    except (OSError, ValueError) as error:
-        problem = str(error).splitlines()[0]
-        raise InfrastructureError(
-            f"{_named(checkpoint)}: cannot be fetched from the hub: {problem}. Check the connection, and for gated "
-            "weights accept their licence on the hub and sign in with: hf auth login"
-        ) from error
-    return local_snapshot(checkpoint)
-
-
-_REMEDY = "Fetch it on a connected machine: selfflow-bench prepare <recipe>"
+def _remedy(checkpoint: Checkpoint) -> str:
+    return f"Fetch it on a connected machine: hf download {checkpoint.id} --revision {checkpoint.revision}"
 
 
 def _named(checkpoint: Checkpoint) -> str:

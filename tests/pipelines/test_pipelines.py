@@ -211,7 +211,7 @@ def test_the_scheduler_is_the_folders(case: Case) -> None:
 
 
 def test_weights_that_are_not_there_are_refused_with_what_to_do(hub: Path) -> None:
-    with pytest.raises(DamagedFileError, match=r"not in the hub's cache.*selfflow-bench prepare"):
+    with pytest.raises(DamagedFileError, match=r"not in the hub's cache.*hf download"):
         local_snapshot(Checkpoint(id="tiny/absent", revision="0" * 40))
     with pytest.raises(FieldError, match="selfflow-bench pin"):
         local_snapshot(Checkpoint(id="tiny/sana", revision="unpinned"))
