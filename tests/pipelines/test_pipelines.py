@@ -154,6 +154,17 @@ def test_text_is_what_the_pipelines_own_transformer_is_given(case: Case) -> None
     assert not torch.allclose(found[2], output, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["lumina2", "sana", "sanavideo"])
+def test_the_empty_caption_is_what_the_pipeline_guides_away_from(name: str, hub: Path) -> None:
+    """Where captions stand behind an instruction, and that does not."""
+    case = Case(name, hub)
+    found = case.published.encode_text([CAPTION, ""], case.length)
+    with torch.no_grad():
+        encoded = case.published.pipeline.encode_prompt(CAPTION, True, "", max_sequence_length=case.length)
+    torch.testing.assert_close(found["text"][1:], encoded[2])
+    assert torch.equal(found["text_mask"][1:], encoded[3].bool())
+
+
 def first(output: Any) -> Tensor:
     """The prediction in what a transformer returned."""
     while not isinstance(output, Tensor):
