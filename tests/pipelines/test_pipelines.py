@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_bench.by_name import names
-from selfflow_bench.errors import DamagedFileError, FieldError
+from selfflow_bench.errors import DamagedFileError, FieldError, InfrastructureError
 from selfflow_bench.families.base import Family
 from selfflow_bench.families.parts.packing import unpack
 from selfflow_bench.pipelines import LACKING, pipeline_class
 from selfflow_bench.pipelines.base import PublishedPipeline
-from selfflow_bench.pipelines.snapshot import local_snapshot
+from selfflow_bench.pipelines.snapshot import fetch_snapshot, local_snapshot
 from selfflow_bench.places import default_places
 from selfflow_bench.recipe import Checkpoint, load_recipe
 from selfflow_bench.registry import family_class
@@ -154,6 +154,17 @@ def test_text_is_what_the_pipelines_own_transformer_is_given(case: Case) -> None
     assert not torch.allclose(found[2], output, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["lumina2", "sana", "sanavideo"])
+def test_the_empty_caption_is_what_the_pipeline_guides_away_from(name: str, hub: Path) -> None:
+    """Where captions stand behind an instruction, and that does not."""
+    case = Case(name, hub)
+    found = case.published.encode_text([CAPTION, ""], case.length)
+    with torch.no_grad():
+        encoded = case.published.pipeline.encode_prompt(CAPTION, True, "", max_sequence_length=case.length)
+    torch.testing.assert_close(found["text"][1:], encoded[2])
+    assert torch.equal(found["text_mask"][1:], encoded[3].bool())
+
+
 def first(output: Any) -> Tensor:
     """The prediction in what a transformer returned."""
     while not isinstance(output, Tensor):
@@ -215,6 +226,14 @@ def test_weights_that_are_not_there_are_refused_with_what_to_do(hub: Path) -> No
         local_snapshot(Checkpoint(id="tiny/absent", revision="0" * 40))
     with pytest.raises(FieldError, match="selfflow-bench pin"):
         local_snapshot(Checkpoint(id="tiny/sana", revision="unpinned"))
+
+
+def test_fetching_takes_what_is_there_and_says_what_it_cannot_reach(hub: Path) -> None:
+    """The hub is out of reach in all tests."""
+    checkpoint = tiny_checkpoint("sana", hub)
+    assert fetch_snapshot(checkpoint) == local_snapshot(checkpoint)
+    with pytest.raises(InfrastructureError, match=r"tiny/absent@0+: cannot be fetched"):
+        fetch_snapshot(Checkpoint(id="tiny/absent", revision="0" * 40))
 
 
 def test_a_folder_that_lacks_a_part_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

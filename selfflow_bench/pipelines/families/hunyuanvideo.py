@@ -27,8 +27,8 @@ class HunyuanVideoPublished(ScaledAutoencoder):
 
     def encoded(self, values: Tensor) -> Tensor:
         """One clip at a time: the autoencoder's attention mask is of one (diffusers 0.42.1)."""
-        return torch.cat([super(HunyuanVideoPublished, self).encoded(clip) for clip in values.split(1)])
+        return torch.cat([super(HunyuanVideoPublished, self).encoded(clip[None]) for clip in values.unbind()])
 
     def decoded(self, latents: Tensor) -> Tensor:
         """One clip at a time, as `encoded`."""
-        return torch.cat([super(HunyuanVideoPublished, self).decoded(clip) for clip in latents.split(1)])
+        return torch.cat([super(HunyuanVideoPublished, self).decoded(clip[None]) for clip in latents.unbind()])

@@ -19,15 +19,21 @@ class InstructedGemma(PublishedPipeline):
         """``text`` and ``text_mask``."""
         call = inspect.signature(self.pipeline_class.__call__)
         instruction = call.parameters["complex_human_instruction"].default
-        parts = [
-            self.pipeline.encode_prompt(
-                caption,
+
+        def encoded(prompts: list[str], before: list[str] | None) -> tuple[Tensor, Tensor]:
+            text, mask, _, _ = self.pipeline.encode_prompt(
+                prompts,
                 do_classifier_free_guidance=False,
                 max_sequence_length=length,
-                complex_human_instruction=instruction if caption else None,
+                complex_human_instruction=before,
                 device=self.device,
-            )[:2]
-            for caption in captions
-        ]
-        text, mask = (torch.cat(column) for column in zip(*parts, strict=True))
-        return {"text": text, "text_mask": mask.bool()}
+            )
+            return text, mask.bool()
+
+        text, mask = encoded(captions, instruction)
+        no_text, no_mask = encoded([""], None)
+        empty = torch.tensor([not caption for caption in captions], device=self.device)
+        return {
+            "text": torch.where(empty[:, None, None], no_text, text),
+            "text_mask": torch.where(empty[:, None], no_mask, mask),
+        }
