@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_bench.by_name import names
-from selfflow_bench.errors import DamagedFileError, FieldError, InfrastructureError
+from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.families.base import Family
 from selfflow_bench.families.parts.packing import unpack
 from selfflow_bench.pipelines import LACKING, pipeline_class
 from selfflow_bench.pipelines.base import PublishedPipeline
-from selfflow_bench.pipelines.snapshot import fetch_snapshot, local_snapshot
+from selfflow_bench.pipelines.snapshot import local_snapshot
 from selfflow_bench.places import default_places
 from selfflow_bench.recipe import Checkpoint, load_recipe
 from selfflow_bench.registry import family_class
@@ -226,14 +226,6 @@ def test_weights_that_are_not_there_are_refused_with_what_to_do(hub: Path) -> No
         local_snapshot(Checkpoint(id="tiny/absent", revision="0" * 40))
     with pytest.raises(FieldError, match="selfflow-bench pin"):
         local_snapshot(Checkpoint(id="tiny/sana", revision="unpinned"))
-
-
-def test_fetching_takes_what_is_there_and_says_what_it_cannot_reach(hub: Path) -> None:
-    """The hub is out of reach in all tests."""
-    checkpoint = tiny_checkpoint("sana", hub)
-    assert fetch_snapshot(checkpoint) == local_snapshot(checkpoint)
-    with pytest.raises(InfrastructureError, match=r"tiny/absent@0+: cannot be fetched"):
-        fetch_snapshot(Checkpoint(id="tiny/absent", revision="0" * 40))
 
 
 def test_a_folder_that_lacks_a_part_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
