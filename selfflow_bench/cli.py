@@ -15,6 +15,7 @@ from selfflow_bench.commands import (
     engine,
     gate,
     measurements,
+    preparing,
     published,
     recipes,
     records,
@@ -26,7 +27,7 @@ from selfflow_bench.commands.parser import Command, Commands, err
 from selfflow_bench.errors import EXIT_USAGE, SuiteError
 from selfflow_bench.places import Places, default_places
 
-_GROUPS = (recipes, runs, weights, comparing, records, report, gate, engine, measurements, published)
+_GROUPS = (recipes, runs, weights, comparing, records, report, gate, engine, measurements, preparing, published)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

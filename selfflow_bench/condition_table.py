@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from selfflow_bench.data.sharded import Rows
+
 
 @dataclass(frozen=True, eq=False)
 class ConditionTable:
@@ -20,7 +22,7 @@ class ConditionTable:
     """
 
     caption: Tensor
-    by_caption: Mapping[str, Tensor]
+    by_caption: Mapping[str, Rows]
     by_item: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod

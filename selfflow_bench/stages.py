@@ -24,6 +24,7 @@ from selfflow_bench.data import sources
 from selfflow_bench.data.encoded import EncodedFeatures, encoded_features, pictures_per_item
 from selfflow_bench.data.labels import with_labels
 from selfflow_bench.data.prepare import Prepared, Split, prepare
+from selfflow_bench.data.prepare_published import Wanted, load_published
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import FieldError, InterruptedRunError, SuiteError
 from selfflow_bench.evaluation import euler_maruyama
@@ -45,6 +46,7 @@ from selfflow_bench.training.batches import Batches
 from selfflow_bench.training.loop import Training
 from selfflow_bench.training.start import starting_transformer
 
+_OWN, _FIRST = "own:", "/first-"
 SHOWN_SAMPLES = 32
 """Generated media kept for looking at: the first of the evaluation's."""
 
@@ -74,29 +76,8 @@ class Run:
 def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Callable[[], bool]) -> Run:
     """Check the data against the protocol, prepare it, and make the family and method."""
     data = spec.conditions.data
-    if data.hub is not None:
-        raise FieldError(
-            f"protocol {spec.protocol}",
-            "data.hub",
-            data.hub.id,
-            "data of the hub cannot be prepared yet",
-            "Use the smoke or micro tier, which have embedded data.",
-        )
-    expected: dict[SplitName, str] = {"train": data.train_sha256, "validation": data.validation_sha256}
-    for split, wanted in expected.items():
-        found = sources.digest(data.source, split)
-        if found != wanted:
-            raise FieldError(
-                f"protocol {spec.protocol}",
-                f"data.{split}_sha256",
-                wanted,
-                f"the {split} split of {data.source} has {found}",
-                "Restore the data set, or write a new version of the protocol for the new data.",
-            )
     events.write("stage", name="prepare")
-    prepared = prepare(
-        data.source, spec.codec, data.text_length, cache, progress=lambda text: events.write("preparing", text=text)
-    )
+    prepared = _embedded_data(spec, cache, events) if data.hub is None else _published_data(spec, cache)
     family = family_class(spec.family)(spec.transformer)
     kind = method_class(spec.method)
     if family.classes is not None and LABEL not in prepared.train.conditions:
@@ -129,6 +110,64 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
             progress=lambda text: events.write("preparing", text=text),
         )
     return Run(spec, folder, cache, family, method, prepared, features, events, stop)
+
+
+def _embedded_data(spec: RunSpec, cache: Path, events: EventLog) -> Prepared:
+    """The embedded data of a run, prepared where the cache lacks them, after a look at their hashes."""
+    data = spec.conditions.data
+    expected: dict[SplitName, str] = {"train": data.train_sha256, "validation": data.validation_sha256}
+    for split, wanted in expected.items():
+        found = sources.digest(data.source, split)
+        if found != wanted:
+            raise FieldError(
+                f"protocol {spec.protocol}",
+                f"data.{split}_sha256",
+                wanted,
+                f"the {split} split of {data.source} has {found}",
+                "Restore the data set, or write a new version of the protocol for the new data.",
+            )
+    return prepare(
+        data.source, spec.codec, data.text_length, cache, progress=lambda text: events.write("preparing", text=text)
+    )
+
+
+def _published_data(spec: RunSpec, cache: Path) -> Prepared:
+    """The shards that `prepare` has made for a run."""
+    remedy = f"Make them: selfflow-bench prepare {spec.recipe.name}"
+    return load_published(published_data(spec, spec.conditions.data.source), cache, remedy)
+
+
+def published_data(spec: RunSpec, source: str) -> Wanted:
+    """What is prepared for a run from a source, as `source_name` calls it.
+
+    Raises FieldError for what cannot be prepared.
+    """
+    hub = spec.conditions.data.hub
+    if spec.checkpoint is None or hub is None or hub.resolution is None or spec.conditions.modality != "image":
+        raise FieldError(
+            f"recipe {spec.recipe}",
+            "tiers.reference",
+            spec.conditions.modality,
+            "only pictures with captions, of a recipe with published weights, can be prepared yet",
+            "Use a recipe that makes pictures from text.",
+        )
+    name, _, limit = source.partition(_FIRST)
+    own = name.removeprefix(_OWN) if name.startswith(_OWN) else None
+    height, width = hub.resolution
+    return Wanted(
+        spec.family,
+        spec.checkpoint,
+        (height, width),
+        spec.conditions.data.text_length,
+        hub.model_dump(mode="json") if own is None else {"own": own},
+        int(limit) if limit else None,
+    )
+
+
+def source_name(protocol: str, identity: Mapping[str, Any], limit: int | None) -> str:
+    """How a run calls its data: as the protocol does, or another name where they are others, or fewer."""
+    name = f"{_OWN}{identity['own']}" if "own" in identity else protocol
+    return name if limit is None else f"{name}{_FIRST}{limit}"
 
 
 def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from selfflow_bench.by_name import names
 from selfflow_bench.conditioning import TokenTimes
 from selfflow_bench.families.base import Family
 from selfflow_bench.hidden_states import output_of_block
@@ -16,7 +17,7 @@ from selfflow_bench.places import Places
 from selfflow_bench.plan import make_plan
 from selfflow_bench.published import sample_of
 from selfflow_bench.recipe import Published, load_recipe
-from selfflow_bench.registry import family_class, names
+from selfflow_bench.registry import family_class
 from selfflow_bench.training.adapters import add_adapters
 
 QUICK = ("sana",)

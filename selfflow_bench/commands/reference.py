@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from selfflow_bench.budget import GPU, GPU_GB, SHARE_OF_PEAK, Counted, Estimate, estimate
-from selfflow_bench.errors import SuiteError
+from selfflow_bench.errors import FieldError, SuiteError
 from selfflow_bench.places import Places
 from selfflow_bench.plan import Plan, RunSpec
 from selfflow_bench.recipe import Checkpoint, Published, load_recipe
@@ -50,7 +50,7 @@ def facts(plan: Plan, places: Places) -> dict[str, Any]:
             label: None if found is None else {**asdict(found), "hours": found.hours}
             for label, found in _estimates(recipe.family, published, spec, places).items()
         },
-        "lacking": [asdict(one) for one in lacking(spec)],
+        "lacking": [asdict(one) for one in lacking(spec, places)],
     }
 
 
@@ -88,7 +88,7 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     return text
 
 
-def lacking(spec: RunSpec) -> list[Lacking]:
+def lacking(spec: RunSpec, places: Places) -> list[Lacking]:
     """What this machine lacks for a run, and what nothing pins."""
     from selfflow_bench.containers.choice import machine_facts, missing
 
@@ -99,8 +99,8 @@ def lacking(spec: RunSpec) -> list[Lacking]:
         name, revision = spec.checkpoint.id, spec.checkpoint.revision
         pinned = f" --revision {revision}" if len(revision) == 40 else ""
         found.append(Lacking(f"the snapshot of {name} in the hub's cache", f"Fetch: hf download {name}{pinned}", True))
-    if spec.conditions.data.hub is not None:
-        found.append(Lacking("its prepared data", "Preparing data of the hub is not built yet.", True))
+    found += _prepared(spec, places)
+    found.append(Lacking("its evaluation", "Distances of the reference tier are not built yet.", True))
     for field in spec.unpinned:
         if field.endswith("revision"):
             remedy = f"Pin on a connected machine: selfflow-bench pin {spec.recipe.name}"
@@ -110,12 +110,25 @@ def lacking(spec: RunSpec) -> list[Lacking]:
     return found
 
 
-def refuse_where_lacking(spec: RunSpec) -> None:
+def refuse_where_lacking(spec: RunSpec, places: Places) -> None:
     """Raise SuiteError with all that this machine lacks, and each remedy."""
-    missing = [one for one in lacking(spec) if one.prevents]
+    missing = [one for one in lacking(spec, places) if one.prevents]
     if missing:
         text = " ".join(f"{one.what} ({one.remedy})." for one in missing)
         raise SuiteError(f"{spec.name}: this machine lacks: {text}")
+
+
+def _prepared(spec: RunSpec, places: Places) -> list[Lacking]:
+    from selfflow_bench.data.prepare_published import is_prepared
+    from selfflow_bench.stages import published_data
+
+    try:
+        wanted = published_data(spec, spec.conditions.data.source)
+    except FieldError as error:
+        return [Lacking("its prepared data", " ".join(error.reason), True)]
+    if is_prepared(wanted, places.cache):
+        return []
+    return [Lacking("its prepared data", f"Prepare: selfflow-bench prepare {spec.recipe.name}", True)]
 
 
 def _is_here(checkpoint: Checkpoint) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 from selfflow_bench import canonical
 from selfflow_bench.data import captions, codecs, sources
 from selfflow_bench.data.content_folder import made_once, read_manifest, write_manifest
+from selfflow_bench.data.sharded import Rows
 from selfflow_bench.data.spectrogram import LogSpectrogram
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import DamagedFileError
@@ -38,7 +39,7 @@ class Split:
         conditions: tensors [N, ...] by name: a reference as latents, a sound as log spectrogram [frames, 128].
     """
 
-    latents: Tensor
+    latents: Rows
     caption: Tensor
     names: tuple[str, ...]
     conditions: Mapping[str, Tensor]
@@ -63,7 +64,7 @@ class Prepared:
     latent_shape: tuple[int, ...]
     train: Split
     validation: Split
-    text: Mapping[str, Tensor]
+    text: Mapping[str, Rows]
 
 
 def prepare(

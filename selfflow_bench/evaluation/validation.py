@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_bench.condition_table import ConditionTable
+from selfflow_bench.data.sharded import Rows
 from selfflow_bench.families.base import Family
 from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.randomness import normal
@@ -64,7 +65,7 @@ class ValidationTriples:
     """
 
     def __init__(
-        self, latents: Tensor, conditions: ConditionTable, *, count: int, batch: int, grid: ValidationGrid = "midpoints"
+        self, latents: Rows, conditions: ConditionTable, *, count: int, batch: int, grid: ValidationGrid = "midpoints"
     ) -> None:
         self._latents, self._conditions = latents, conditions
         self.count, self._batch = count, batch

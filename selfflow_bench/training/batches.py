@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selfflow_bench.condition_table import ConditionTable
+from selfflow_bench.data.sharded import Rows
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.methods.base import NOTHING_MORE, Batch, Needs
 from selfflow_bench.randomness import EpochOrder, normal, per_sample
@@ -22,7 +23,7 @@ class Batches:
 
     def __init__(
         self,
-        latents: Tensor,
+        latents: Rows,
         conditions: ConditionTable,
         token_grid: Sequence[int],
         timesteps: TimestepDistribution,

@@ -16,8 +16,8 @@ from selfflow_bench.containers.engine import connected
 from selfflow_bench.containers.settings import CACHE, CODE, OUT, Surroundings, container_settings
 from selfflow_bench.errors import FieldError, SuiteError
 from selfflow_bench.places import Places
-from selfflow_bench.plan import RunSpec
-from selfflow_bench.recipe import load_protocol, load_recipe, make_plan
+from selfflow_bench.plan import RunSpec, make_plan
+from selfflow_bench.recipe import load_protocol, load_recipe
 from tests.containers.conftest import PrivateEngine, Site, make_site
 
 SOMEBODY = (4242, 4243)

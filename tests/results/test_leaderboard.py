@@ -267,9 +267,9 @@ def test_a_project_s_readme_has_a_line_for_each_recipe_with_both_methods(tmp_pat
     assert sana[1:] == [
         "3",
         "1.65, 0.550, 0.550",
-        "0 %, inconclusive",
+        "0 %, identical",
         "5.20, 4.10, 4.10",
-        "0 %, inconclusive",
+        "0 %, identical",
         "1.22×",
         "loss and KID",
     ]
