@@ -33,7 +33,8 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "0"
     from selfflow_bench import stages
     from selfflow_bench.data.items import hub_items, own_items
-    from selfflow_bench.data.prepare_published import is_prepared, prepare_published
+    from selfflow_bench.data.prepare_published import SHARD, is_prepared, prepare_published
+    from selfflow_bench.pipelines.snapshot import local_snapshot
     from selfflow_bench.plan import make_plan
 
     for option, value in (("--processes", chosen.processes), ("--limit", chosen.limit)):
@@ -54,7 +55,10 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
         run_line += f" --set data.source={source}"
     folder = wanted.folder(places.cache)
     if not is_prepared(wanted, places.cache):
+        local_snapshot(wanted.checkpoint)  # refused before anything is read
         count, size = _space(places, spec, items.counts, chosen.limit)
+        if count is not None:
+            count = max(0, count - SHARD * len(list(folder.glob("*-*.safetensors"))))
         _say_what_it_takes(count, size, folder)
         tell = _tell(as_json=chosen.json)
         try:
@@ -94,7 +98,7 @@ def _say_what_it_takes(count: int | None, size: int, folder: Path) -> None:
     if count is None:
         said = f"an unknown number of items of about {size / 1e6:.2g} MB"
     else:
-        said = f"{count:,} items of about {size / 1e6:.2g} MB: {count * size / 1e9:.3g} GB"
+        said = f"{count:,} more items of about {size / 1e6:.2g} MB: {count * size / 1e9:.3g} GB"
     print(f"To prepare: {said}; {free / 1e9:.3g} GB are free", file=sys.stderr)
     if count is not None and count * size > free:
         raise SuiteError(

@@ -34,7 +34,7 @@ from selfflow_bench.data.content_folder import MANIFEST, read_manifest, write_ma
 from selfflow_bench.data.items import SPLITS, Item, Items
 from selfflow_bench.data.prepare import Prepared, Split
 from selfflow_bench.data.sharded import ShardedRows
-from selfflow_bench.errors import DamagedFileError, FieldError
+from selfflow_bench.errors import DamagedFileError, FieldError, InfrastructureError
 from selfflow_bench.pipelines import pipeline_class
 from selfflow_bench.pipelines.base import PublishedPipeline
 from selfflow_bench.pipelines.snapshot import local_snapshot
@@ -136,9 +136,15 @@ def prepare_published(
     """
     folder = wanted.folder(cache)
     folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder.with_suffix(".lock")):
+    try:
+        lock = filelock.FileLock(folder.with_suffix(".lock")).acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise InfrastructureError(f"{folder}: another process is preparing it. Wait for it.") from error
+    with lock:
         if is_prepared(wanted, cache):
             return folder
+        for left in folder.glob(".*"):
+            left.unlink()  # of a process that was killed: nobody else is at it
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(wanted,))
         try:

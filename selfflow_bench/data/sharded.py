@@ -26,6 +26,9 @@ class ShardedRows:
         self._ends = list(accumulate(shape[0] for shape in shapes))
         if len({tuple(shape[1:]) for shape in shapes}) != 1:
             raise ValueError(f"{name}: shapes differ between files: {shapes}")
+        types = sorted({part.get_dtype() for part in self._parts})
+        if len(types) != 1:
+            raise ValueError(f"{name}: some files hold {types[0]} and others {types[1]}")
         self.shape = torch.Size((self._ends[-1], *shapes[0][1:]))
         self.dtype: torch.dtype = self._parts[0][0:1].dtype
 

@@ -273,7 +273,7 @@ def test_a_project_s_readme_has_a_line_for_each_recipe_with_both_methods(tmp_pat
         "1.22×",
         "loss and KID",
     ]
-    assert wan[1:] == ["1", "1.65, 0.550, 0.550", "0 %", "5.20, 6.00, 5.40", "-10 %", "1.22×", "loss"]
+    assert wan[1:] == ["1", "1.65, 0.550, 0.550", "0 %", "5.20, 6.00, 5.40", "-10.0 %", "1.22×", "loss"]
     assert check(results, MARGINS) == []
 
 
