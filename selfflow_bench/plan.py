@@ -68,6 +68,11 @@ class RunSpec(BaseModel):
         return unpinned_fields(self.model_dump(mode="json", include={"checkpoint", "codec", "conditions"}))
 
     @property
+    def data_digests(self) -> dict[str, str]:
+        """The hash of each split, as far as it is known; none where the run has other data than its protocol names."""
+        return {} if "data.source" in self.overrides else self.conditions.data.digests()
+
+    @property
     def key(self) -> str:
         """Identifies the run by content, 12 hex digits: equal keys must give equal results."""
         return digest(self.model_dump(mode="json", exclude={"conditions": {"summary", "budget", "margins"}}))[:12]

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selfflow_bench.atomic_files import replace_text
-from selfflow_bench.errors import DamagedFileError, InfrastructureError, InterruptedRunError, SuiteError
+from selfflow_bench.errors import DamagedFileError, FieldError, InfrastructureError, InterruptedRunError, SuiteError
 from selfflow_bench.events import EventFollower
 from selfflow_bench.execution import EVENTS, LOG, RESULT, SPEC, Ending, Executor, HostExecutor, Watch
 from selfflow_bench.failures import RETRIES
@@ -78,6 +78,17 @@ def local_runs(places: Places) -> list[LocalRun]:
             continue
         found.append(LocalRun(path.parent, spec, *_state(path.parent)))
     return found
+
+
+def named_run(name: str, places: Places, states: Collection[State] | None = None) -> LocalRun:
+    """A run of this machine by its folder, name or key, in one of these states. Raises FieldError with those there."""
+    runs = [run for run in local_runs(places) if states is None or run.state in states]
+    for run in runs:
+        if name in (run.folder.name, run.spec.name, run.spec.key):
+            return run
+    known = ", ".join(run.folder.name for run in runs) or "none"
+    wanted = "run" if states is None else f"{' or '.join(sorted(states))} run"
+    raise FieldError("command line", "run", name, f"no {wanted} of that name", f"There are: {known}.")
 
 
 def execute(spec: RunSpec, places: Places, watch: Watch, executor: Executor | None = None) -> Record:
@@ -244,7 +255,7 @@ def make_record(
         method=MethodUsed(name=spec.method, label=spec.label, settings=spec.settings),
         overrides=spec.overrides,
         seed=Seed(index=spec.seed_index, value=spec.seed, derivation=SEED_DERIVATION),
-        data=spec.conditions.data.digests(),
+        data=spec.data_digests,
         code=_code(),
         versions=result["versions"],
         hardware=Hardware.model_validate(result["hardware"]),

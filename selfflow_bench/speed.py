@@ -31,6 +31,7 @@ from selfflow_bench.middle_size import MIDDLE_SIZES
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, make_plan
 from selfflow_bench.registry import family_class, method_class
+from selfflow_bench.saved_for_backward import saved_bytes
 from selfflow_bench.training.batches import Batches
 from selfflow_bench.training.ema import Ema
 
@@ -179,21 +180,8 @@ class _Stepper:
         self.inside.clear()
 
     def saved_bytes(self) -> int:
-        """Bytes of the tensors that autograd keeps for a step's backward: each storage once, weights left out.
-
-        What tells a token's level is made once per forward and no part of it.
-        """
-        weights = {value.untyped_storage().data_ptr() for value in self.parameters}
-        kept: dict[int, Tensor] = {}
-
-        def keep(value: Tensor) -> Tensor:
-            # Held, so that no later storage can have its address.
-            kept[value.untyped_storage().data_ptr()] = value
-            return value
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-            self._loss(self._batch())
-        return sum(value.untyped_storage().nbytes() for address, value in kept.items() if address not in weights)
+        """Bytes kept for a step's backward."""
+        return saved_bytes(lambda: self._loss(self._batch()), self.parameters)
 
     def _batch(self) -> Batch:
         return self.batches.make(range(self.count * BATCH, (self.count + 1) * BATCH))

@@ -23,7 +23,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfflow_bench import stages
 from selfflow_bench.events import EventLog
@@ -31,6 +31,7 @@ from selfflow_bench.gpu_peaks import peak_flops
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, make_plan
 from selfflow_bench.recipe import Tier, TrainingSettings
+from selfflow_bench.saved_for_backward import saved_bytes
 from selfflow_bench.training.loop import Training
 
 PARTS = ("data", "student forward", "teacher", "backward", "clipping", "optimizer", "EMA", "other")
@@ -267,19 +268,10 @@ def _bytes(tensors: Any) -> int:
     return sum(value.numel() * value.element_size() for value in tensors)
 
 
-def _kept_for_backward(training: Training, weights: set[Tensor] | set[nn.Parameter]) -> int:
-    known = {value.untyped_storage().data_ptr() for value in weights}
-    kept: dict[int, Tensor] = {}
-
-    def keep(value: Tensor) -> Tensor:
-        # Held, so that no later storage can have its address.
-        kept[value.untyped_storage().data_ptr()] = value
-        return value
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        batch = training.batch(range(training.settings.batch))
-        training.wrapped(training.ema.model, batch, training.progress.samples // training.settings.batch)
-    return sum(value.untyped_storage().nbytes() for address, value in kept.items() if address not in known)
+def _kept_for_backward(training: Training, weights: set[Any]) -> int:
+    batch = training.batch(range(training.settings.batch))
+    step = training.progress.samples // training.settings.batch
+    return saved_bytes(lambda: training.wrapped(training.ema.model, batch, step), weights)
 
 
 def _write_trace(training: Training, path: Path) -> None:

@@ -132,14 +132,10 @@ def _say_plan(chosen: argparse.Namespace, places: Places, claim: Any, specs: Any
 
 
 def _export_samples(chosen: argparse.Namespace, places: Places) -> int:
-    from selfflow_bench.run import local_runs
+    from selfflow_bench.run import named_run
     from selfflow_bench.sample_export import export_samples
 
-    known = {name: run for run in local_runs(places) for name in (run.folder.name, run.spec.name, run.spec.key)}
-    if chosen.run not in known or known[chosen.run].state != "done":
-        names = ", ".join(sorted(run.folder.name for run in known.values() if run.state == "done")) or "none"
-        raise FieldError("command line", "run", chosen.run, "no finished run of that name", f"There are: {names}.")
-    run = known[chosen.run]
+    run = named_run(chosen.run, places, ["done"])
     shape = export_samples(run.spec, run.folder, places.cache, chosen.file)
     if chosen.json:
         print(json.dumps({"file": str(chosen.file), "shape": shape}))

@@ -163,13 +163,9 @@ def _status(chosen: argparse.Namespace, places: Places) -> int:
 
 def _evaluate(chosen: argparse.Namespace, places: Places) -> int:
     from selfflow_bench import progress
-    from selfflow_bench.run import evaluate_again, local_runs
+    from selfflow_bench.run import evaluate_again, named_run
 
-    known = {name: run for run in local_runs(places) for name in (run.folder.name, run.spec.name, run.spec.key)}
-    if chosen.run not in known or known[chosen.run].state != "done":
-        names = ", ".join(sorted(run.folder.name for run in known.values() if run.state == "done")) or "none"
-        raise FieldError("command line", "run", chosen.run, "no finished run of that name", f"There are: {names}.")
-    run = known[chosen.run]
+    run = named_run(chosen.run, places, ["done"])
     with progress.shown(out, progress.style_for(out, as_json=chosen.json), run.spec.name) as watch:
         again, before = evaluate_again(run, places, watch, _executor(run.spec, chosen, places))
     same = {name: again.get(name) == value for name, value in before.items()}

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from selfflow_bench.commands.parser import Commands, out
-from selfflow_bench.errors import FieldError
 from selfflow_bench.places import Places
 
 
@@ -22,13 +21,9 @@ def add_to(commands: Commands) -> None:
 
 def _export_weights(chosen: argparse.Namespace, places: Places) -> int:
     from selfflow_bench import stages
-    from selfflow_bench.run import local_runs
+    from selfflow_bench.run import named_run
 
-    known = {name: run for run in local_runs(places) for name in (run.folder.name, run.spec.name, run.spec.key)}
-    if chosen.run not in known:
-        names = ", ".join(sorted({run.folder.name for run in known.values()})) or "none"
-        raise FieldError("command line", "run", chosen.run, "no run of that name", f"There are: {names}.")
-    run = known[chosen.run]
+    run = named_run(chosen.run, places)
     samples = stages.export_weights(run.spec, run.folder, chosen.folder)
     if chosen.json:
         print(json.dumps({"folder": str(chosen.folder), "samples": samples}))

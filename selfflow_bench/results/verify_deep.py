@@ -71,7 +71,7 @@ def _identity(record: Record, spec: RunSpec) -> Iterator[tuple[str, str]]:
         ("protocol.digest", record.protocol.digest, spec.protocol.digest),
         ("method.settings", digest(record.method.settings), spec.settings_digest),
         ("seed.value", record.seed.value, spec.seed),
-        ("data", record.data, spec.conditions.data.digests()),
+        ("data", record.data, spec.data_digests),
         ("unpinned", record.unpinned, spec.unpinned),
     ):
         if found != wanted:

@@ -26,6 +26,13 @@ WAIT_SECONDS = 600.0
 """How long a process waits for the others in a collective operation before it gives up."""
 
 
+def check_shared(batch: int, count: int) -> None:
+    """Raise FieldError for a batch of which ``count`` processes cannot have equal parts."""
+    if batch % count:
+        problem = f"cannot be shared equally by {count} processes"
+        raise FieldError("protocol", "training.batch", batch, problem, f"Use a number of GPUs that divides {batch}.")
+
+
 class Processes:
     """The processes of one training, this one among them."""
 
@@ -45,14 +52,7 @@ class Processes:
         self.index: int = self.accelerator.process_index
         self.device: torch.device = self.accelerator.device
         self._parallel: Parallel = settings.parallel
-        if settings.batch % self.count:
-            raise FieldError(
-                "protocol",
-                "training.batch",
-                settings.batch,
-                f"cannot be shared equally by {self.count} processes",
-                f"Use a number of GPUs that divides {settings.batch}.",
-            )
+        check_shared(settings.batch, self.count)
         # Votes go over the host, whatever the gradients go over: so that they do not wait for the device.
         self._host: Any = distributed.new_group(backend="gloo", timeout=wait) if self.count > 1 else None
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selfflow_bench.errors import FieldError
 from selfflow_bench.recipe import TrainingSettings
-from selfflow_bench.training.processes import Processes
+from selfflow_bench.training.processes import Processes, check_shared
 from selfflow_bench.worker_processes import processes_together
 from tests.conftest import Tiny
 from tests.training.several_processes import CASES, outcome, trained
@@ -92,13 +92,13 @@ def test_one_process_goes_on_from_what_two_have_written(
     assert_equal_weights(one["ema"], two["ema"])
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     settings: TrainingSettings = SETTINGS.model_copy(update={"batch": 4})
     alone = Processes(settings)
     assert (alone.index, alone.count, alone.share(range(8, 12))) == (0, 1, range(8, 12))
-    monkeypatch.setattr(type(alone.accelerator), "num_processes", property(lambda _: 3))
+    check_shared(4, 2)
     with pytest.raises(FieldError, match=r"training.batch = 4: cannot be shared equally by 3 processes"):
-        Processes(settings)
+        check_shared(4, 3)
 
 
 def test_processes_keep_their_exit_codes_and_none_is_left(tmp_path: Path) -> None:
