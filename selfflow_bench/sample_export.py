@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfflow_bench import stages
 from selfflow_bench.atomic_files import replace_file
 from selfflow_bench.errors import FieldError
 from selfflow_bench.events import EventLog
 from selfflow_bench.plan import RunSpec
+from selfflow_bench.stages.evaluation import generate
+from selfflow_bench.stages.run import set_up
+from selfflow_bench.stages.training import train
 
 ARRAY = "arr_0"
 
@@ -33,9 +35,9 @@ def export_samples(spec: RunSpec, folder: Path, cache: Path, path: Path) -> tupl
     """
     torch.use_deterministic_algorithms(mode=True)
     with tempfile.TemporaryDirectory() as logs:
-        run = stages.set_up(spec, folder, cache, EventLog(Path(logs) / "events.jsonl"), lambda: False)
-        training = stages.train(run)  # all of it is in the checkpoint
-        media, _ = stages.generate(run, training.evaluated())
+        run = set_up(spec, folder, cache, EventLog(Path(logs) / "events.jsonl"), lambda: False)
+        training = train(run)  # all of it is in the checkpoint
+        media, _ = generate(run, training.evaluated())
     return write_samples(path, [media], len(media))
 
 

@@ -25,13 +25,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from selfflow_bench import stages
 from selfflow_bench.events import EventLog
 from selfflow_bench.gpu_peaks import peak_flops
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, make_plan
 from selfflow_bench.recipe import Tier, TrainingSettings
 from selfflow_bench.saved_for_backward import saved_bytes
+from selfflow_bench.stages.cost import count_cost
+from selfflow_bench.stages.run import set_up
+from selfflow_bench.stages.training import training_of
 from selfflow_bench.training.loop import Training
 
 PARTS = ("data", "student forward", "teacher", "backward", "clipping", "optimizer", "EMA", "other")
@@ -83,9 +85,9 @@ def profile_recipe(
     spec = make_plan(places, recipe, tier=tier, labels=[label]).runs[-1]
     with tempfile.TemporaryDirectory(dir=_folder(places.work)) as folder:
         events = EventLog(Path(folder) / "events.jsonl")
-        run = stages.set_up(spec, Path(folder), places.cache, events, lambda: False)
-        flops = stages.count_cost(run)["flops_per_sample"] * spec.conditions.training.batch
-        found = profile_training(stages.training_of(run), steps=steps, flops=flops, trace=trace)
+        run = set_up(spec, Path(folder), places.cache, events, lambda: False)
+        flops = count_cost(run)["flops_per_sample"] * spec.conditions.training.batch
+        found = profile_training(training_of(run), steps=steps, flops=flops, trace=trace)
         events.close()
     return spec, found
 

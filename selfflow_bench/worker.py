@@ -31,7 +31,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import torch
 from torch import distributed
 
-from selfflow_bench import __version__, stages
+from selfflow_bench import __version__
 from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.errors import (
     EXIT_INTERRUPTED,
@@ -44,6 +44,10 @@ from selfflow_bench.events import EventLog
 from selfflow_bench.failures import WORKER_CODES, Kind, is_disk_full
 from selfflow_bench.machine import machine_class
 from selfflow_bench.plan import RunSpec
+from selfflow_bench.stages.cost import count_cost
+from selfflow_bench.stages.evaluation import evaluate
+from selfflow_bench.stages.run import set_up
+from selfflow_bench.stages.training import alarms, train
 from selfflow_bench.training.loop import Progress
 from selfflow_bench.worker_processes import processes_together
 
@@ -161,16 +165,16 @@ def _shown(error: Exception) -> Exception:
 def _run(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Callable[[], bool]) -> dict[str, Any]:
     started = time.perf_counter()
     torch.use_deterministic_algorithms(mode=True)
-    run = stages.set_up(spec, folder, cache, events, stop)
-    cost = stages.count_cost(run)
-    training = stages.train(run)
-    evaluation = stages.evaluate(run, training.evaluated())
+    run = set_up(spec, folder, cache, events, stop)
+    cost = count_cost(run)
+    training = train(run)
+    evaluation = evaluate(run, training.evaluated())
     progress = training.progress
     return {
         "status": "success",
         "curve": progress.rows,
         "validations": progress.validations,
-        "alarms": stages.alarms(progress.validations),
+        "alarms": alarms(progress.validations),
         "samples": progress.samples,
         "train_seconds": progress.seconds,
         "processor_share": _processor_share(progress),

@@ -31,11 +31,11 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
     if chosen.data is None:
         # Read when the hub's library is loaded; everything else of the suite is offline.
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "0"
-    from selfflow_bench import stages
     from selfflow_bench.data.items import hub_items, own_items
     from selfflow_bench.data.prepare_published import SHARD, is_prepared, prepare_published
     from selfflow_bench.pipelines.snapshot import local_snapshot
     from selfflow_bench.plan import make_plan
+    from selfflow_bench.stages.data import published_data, source_name
 
     for option, value in (("--processes", chosen.processes), ("--limit", chosen.limit)):
         if value is not None and value < 1:
@@ -48,8 +48,8 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
         items = hub_items(f"protocol {spec.protocol}", hub)
     else:
         raise FieldError(f"protocol {spec.protocol}", "data.hub", None, "names no data set", "Give --data.")
-    source = stages.source_name(spec.conditions.data.source, items.identity, chosen.limit)
-    wanted = stages.published_data(spec, source)
+    source = source_name(spec.conditions.data.source, items.identity, chosen.limit)
+    wanted = published_data(spec, source)
     run_line = f"Run it: selfflow-bench run {chosen.recipe} --tier reference"
     if source != spec.conditions.data.source:
         run_line += f" --set data.source={source}"

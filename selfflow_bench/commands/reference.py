@@ -120,7 +120,7 @@ def refuse_where_lacking(spec: RunSpec, places: Places) -> None:
 
 def _prepared(spec: RunSpec, places: Places) -> list[Lacking]:
     from selfflow_bench.data.prepare_published import is_prepared
-    from selfflow_bench.stages import published_data
+    from selfflow_bench.stages.data import published_data
 
     try:
         wanted = published_data(spec, spec.conditions.data.source)

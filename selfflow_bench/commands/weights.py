@@ -20,11 +20,11 @@ def add_to(commands: Commands) -> None:
 
 
 def _export_weights(chosen: argparse.Namespace, places: Places) -> int:
-    from selfflow_bench import stages
     from selfflow_bench.run import named_run
+    from selfflow_bench.stages.training import export_weights
 
     run = named_run(chosen.run, places)
-    samples = stages.export_weights(run.spec, run.folder, chosen.folder)
+    samples = export_weights(run.spec, run.folder, chosen.folder)
     if chosen.json:
         print(json.dumps({"folder": str(chosen.folder), "samples": samples}))
         return 0

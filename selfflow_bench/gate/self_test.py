@@ -15,7 +15,6 @@ from unittest import mock
 
 from torch import Tensor
 
-from selfflow_bench import stages
 from selfflow_bench.evaluation.validation import ValidationLoss, validation_loss
 from selfflow_bench.flow import Noising
 from selfflow_bench.gate.bands import compare_bands, read_reference, reference_path
@@ -24,6 +23,8 @@ from selfflow_bench.gate.golden import Golden, compare_golden
 from selfflow_bench.gate.outcome import Verdict
 from selfflow_bench.gate.short_run import Change
 from selfflow_bench.methods.base import StepResult
+from selfflow_bench.stages import training
+from selfflow_bench.stages.run import Run
 from selfflow_bench.training import loop
 from selfflow_bench.training.ema import Ema
 
@@ -88,21 +89,21 @@ class _WorseLoss:
         return StepResult(right.loss * _WORSE, right.metrics)
 
 
-def _wrong_sign(run: stages.Run) -> stages.Run:
+def _wrong_sign(run: Run) -> Run:
     method, family = copy.copy(run.method), copy.copy(run.method.family)
     family.noising = _WrongSignNoising(family.noising)  # type: ignore[misc]
     method.family = family
     return replace(run, method=method)
 
 
-def _shifted_mask(run: stages.Run) -> stages.Run:
+def _shifted_mask(run: Run) -> Run:
     method = copy.copy(run.method)
     ratio = method.settings.mask_ratio
     method.settings = method.settings.model_copy(update={"mask_ratio": ratio + 0.1 if ratio < 0.4 else ratio - 0.1})
     return replace(run, method=method)
 
 
-def _worse_loss(run: stages.Run) -> stages.Run:
+def _worse_loss(run: Run) -> Run:
     kind = type(run.method)
     worse: type[Any] = type(f"Worse{kind.__name__}", (_WorseLoss, kind), {})
     method = object.__new__(worse)
@@ -115,7 +116,7 @@ def _worse_validation() -> AbstractContextManager[Any]:
         right = validation_loss(*arguments)
         return ValidationLoss(right.whole * _WORSE, tuple(loss * _WORSE for loss in right.per_timestep))
 
-    return mock.patch.object(stages, "validation_loss", measured)
+    return mock.patch.object(training, "validation_loss", measured)
 
 
 FAULTS = (

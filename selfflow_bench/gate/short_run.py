@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
-from selfflow_bench import stages
 from selfflow_bench.events import EventLog
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, make_plan
+from selfflow_bench.stages.run import Run, set_up
+from selfflow_bench.stages.training import train
 
 LIBRARIES = ("accelerate", "diffusers", "torch")
-Change = Callable[[stages.Run], stages.Run]
+Change = Callable[[Run], Run]
 """Makes another run of one, for the gate's self-test."""
 
 
@@ -63,8 +64,8 @@ def short_run(spec: RunSpec, cache: Path, change: Change = lambda run: run) -> C
     with tempfile.TemporaryDirectory(prefix="selfflow-check-") as name:
         events = EventLog(Path(name) / "events.jsonl")
         try:
-            run = change(stages.set_up(spec, Path(name), cache, events, lambda: False))
-            progress = stages.train(run).progress
+            run = change(set_up(spec, Path(name), cache, events, lambda: False))
+            progress = train(run).progress
         finally:
             events.close()
             torch.use_deterministic_algorithms(mode=before)

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from selfflow_bench import stages
 from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.data.items import own_items, split_of
 from selfflow_bench.data.prepare_published import SHARD, load_published
@@ -29,6 +28,7 @@ from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.places import Places
 from selfflow_bench.plan import make_plan
+from selfflow_bench.stages.data import published_data
 from selfflow_bench.training.batches import Batches
 from tests.pipelines.tiny_hub import tiny_checkpoint, tiny_transformer
 
@@ -136,7 +136,7 @@ def test_killed_and_shared_it_comes_to_the_same_shards_and_a_run_reads_them(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     places = Places(recipes, tmp_path / "results", tmp_path / "killed")
     spec = make_plan(places, "sana", tier="reference", labels=[], overrides={"data.source": source}).runs[0]
-    wanted = stages.published_data(spec, source)
+    wanted = published_data(spec, source)
     data = load_published(wanted, places.cache, "make them")
     names = [f"{number:03d}.png" for number in range(PICTURES)]
     assert data.train.names == tuple(name for name in names if split_of(name) == "train")
@@ -169,10 +169,10 @@ def test_killed_and_shared_it_comes_to_the_same_shards_and_a_run_reads_them(
 def test_data_that_are_not_prepared_are_refused_with_the_command(recipes: Path, tmp_path: Path) -> None:
     places = Places(recipes, tmp_path / "results", tmp_path / "work")
     spec = make_plan(places, "sana", tier="reference", labels=[]).runs[0]
-    wanted = stages.published_data(spec, spec.conditions.data.source)
+    wanted = published_data(spec, spec.conditions.data.source)
     with pytest.raises(DamagedFileError, match=r"not there.*selfflow-bench prepare sana"):
         load_published(wanted, places.cache, "Make them: selfflow-bench prepare sana")
-    other = stages.published_data(spec, "own:abc/first-7")
+    other = published_data(spec, "own:abc/first-7")
     assert (other.identity, other.limit) == ({"own": "abc"}, 7)
     assert other.digest != wanted.digest
 

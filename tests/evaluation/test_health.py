@@ -12,7 +12,7 @@ import torch
 from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.evaluation.health import FeatureHealth, feature_health
 from selfflow_bench.evaluation.validation import ValidationTriples
-from selfflow_bench.stages import alarms
+from selfflow_bench.stages.training import alarms
 from selfflow_bench.training.ema import Ema
 from tests.conftest import Tiny
 

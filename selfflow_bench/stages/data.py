@@ -1,0 +1,78 @@
+"""The data of a run: embedded ones, made where the cache lacks them, or the shards that `prepare` has made.
+
+Knows nothing of families' models and of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selfflow_bench.data import sources
+from selfflow_bench.data.prepare import Prepared, prepare
+from selfflow_bench.data.prepare_published import Wanted, load_published
+from selfflow_bench.data.views import SplitName
+from selfflow_bench.errors import FieldError
+from selfflow_bench.events import EventLog
+from selfflow_bench.plan import RunSpec
+
+_OWN, _FIRST = "own:", "/first-"
+
+
+def embedded_data(spec: RunSpec, cache: Path, events: EventLog) -> Prepared:
+    """The embedded data of a run, prepared where the cache lacks them, after a look at their hashes."""
+    data = spec.conditions.data
+    expected: dict[SplitName, str] = {"train": data.train_sha256, "validation": data.validation_sha256}
+    for split, wanted in expected.items():
+        found = sources.digest(data.source, split)
+        if found != wanted:
+            raise FieldError(
+                f"protocol {spec.protocol}",
+                f"data.{split}_sha256",
+                wanted,
+                f"the {split} split of {data.source} has {found}",
+                "Restore the data set, or write a new version of the protocol for the new data.",
+            )
+    return prepare(
+        data.source, spec.codec, data.text_length, cache, progress=lambda text: events.write("preparing", text=text)
+    )
+
+
+def prepared_data(spec: RunSpec, cache: Path) -> Prepared:
+    """The shards that `prepare` has made for a run."""
+    remedy = f"Make them: selfflow-bench prepare {spec.recipe.name}"
+    return load_published(published_data(spec, spec.conditions.data.source), cache, remedy)
+
+
+def published_data(spec: RunSpec, source: str) -> Wanted:
+    """What is prepared for a run from a source, as `source_name` calls it.
+
+    Raises FieldError for what cannot be prepared.
+    """
+    hub = spec.conditions.data.hub
+    if spec.checkpoint is None or hub is None or hub.resolution is None or spec.conditions.modality != "image":
+        raise FieldError(
+            f"recipe {spec.recipe}",
+            "tiers.reference",
+            spec.conditions.modality,
+            "only pictures with captions, of a recipe with published weights, can be prepared yet",
+            "Use a recipe that makes pictures from text.",
+        )
+    name, _, limit = source.partition(_FIRST)
+    own = name.removeprefix(_OWN) if name.startswith(_OWN) else None
+    height, width = hub.resolution
+    return Wanted(
+        spec.family,
+        spec.checkpoint,
+        (height, width),
+        spec.conditions.data.text_length,
+        hub.model_dump(mode="json") if own is None else {"own": own},
+        int(limit) if limit else None,
+    )
+
+
+def source_name(protocol: str, identity: Mapping[str, Any], limit: int | None) -> str:
+    """How a run calls its data: as the protocol does, or another name where they are others, or fewer."""
+    name = f"{_OWN}{identity['own']}" if "own" in identity else protocol
+    return name if limit is None else f"{name}{_FIRST}{limit}"
