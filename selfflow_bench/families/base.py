@@ -29,10 +29,12 @@ Conditions = Mapping[str, Tensor]
 
 ``text``: float ``[B, T, D]``, zero behind a caption's end; ``text_mask``: bool ``[B, T]``; ``text_ids``: int64
 ``[B, T]``, the tokenizer's. ``reference``, where a family takes one: clean latents ``[B, C, *cells]``. ``label``: int64
-``[B]``, a class, in families that know classes and no text.
+``[B]``, a class, in families that know classes and no text. ``guidance``: float ``[B]``, the scale that models
+distilled for guidance embed; 1, which is none, where it is absent.
 """
 REFERENCE = "reference"
 LABEL = "label"
+GUIDANCE = "guidance"
 
 
 class Family(ABC):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor
 
 from selfflow_bench.conditioning import LevelRows
 from selfflow_bench.families.base import Conditions
 from selfflow_bench.families.parts.pooled_text import pooled_text
-from selfflow_bench.families.parts.two_streams import TwoStreams
+from selfflow_bench.families.parts.two_streams import TwoStreams, embedded_guidance
 
 
 class Flux(TwoStreams):
@@ -24,7 +23,7 @@ class Flux(TwoStreams):
         arguments = self.image_arguments(latents, time, conditions)
         arguments["pooled_projections"] = pooled_text(conditions)
         if self.config.get("guidance_embeds"):
-            arguments["guidance"] = torch.ones(latents.shape[0], device=latents.device)
+            arguments["guidance"] = embedded_guidance(latents, conditions)
         return arguments
 
     def scheduler(self, shift: float) -> FlowMatchEulerDiscreteScheduler:

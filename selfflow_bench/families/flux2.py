@@ -12,7 +12,7 @@ from selfflow_bench.conditioning import LevelRows
 from selfflow_bench.families.base import REFERENCE, Conditions
 from selfflow_bench.families.parts.context_rows import fill_context_mean, take_context_row
 from selfflow_bench.families.parts.packing import grid_positions
-from selfflow_bench.families.parts.two_streams import TwoStreams
+from selfflow_bench.families.parts.two_streams import TwoStreams, embedded_guidance
 
 _PICTURE_DISTANCE = 10
 """How far apart pictures lie along the first axis of the positions."""
@@ -37,7 +37,7 @@ class Flux2(TwoStreams):
         """A checkpoint with a guidance embedding is trained at guidance 1, which is none."""
         arguments = self.image_arguments(latents, time, conditions)
         if self.config.get("guidance_embeds", True):
-            arguments["guidance"] = torch.ones(latents.shape[0], device=latents.device)
+            arguments["guidance"] = embedded_guidance(latents, conditions)
         return arguments
 
     def image_positions(self, latents: Tensor, conditions: Conditions) -> Tensor:

@@ -2,14 +2,27 @@
 
 All of them are diffusers' own, in its own pipeline object, so that what training sees is what the published checkpoint
 was made for. Knows nothing of data sets and training; the transformer itself is `Family.load`'s.
+
+What an evaluation samples with, as the pipeline's own call would: `steps` and `guidance` as documented; `schedule`, a
+scheduler whose timesteps are set; `noise_scale`, what the first noise is multiplied by; and guidance by `guided_by`.
+``classifier_free`` needs a second prediction, for the caption `negative`, and `guide` makes one of the two.
+``embedded`` needs one prediction, with the scale as the condition ``guidance``. All of it is for predictions as
+`Family.predict` gives them:
+
+    guide, scheduler = published.guide(scale), published.schedule(latent_shape, steps)    # of one batch
+    latents = noise * published.noise_scale
+    for timestep in scheduler.timesteps:
+        sigma = family.sampler_sigma(scheduler, timestep)
+        predicted = guide(<predict for captions>, <predict for published.negative>)
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +32,8 @@ from selfflow_bench.errors import DamagedFileError
 
 Media = np.ndarray[Any, Any]
 """uint8 pictures ``[N, H, W, 3]`` or clips ``[N, T, H, W, 3]``; int16 sound ``[N, samples, channels]``."""
+Guide = Callable[[Tensor, Tensor], Tensor]
+"""(prediction for captions, prediction for what is guided away from) -> the guided prediction; all alike in shape."""
 
 
 class PublishedPipeline(ABC):
@@ -36,7 +51,11 @@ class PublishedPipeline(ABC):
     steps: ClassVar[int]
     """Sampler steps that the checkpoint's authors document."""
     guidance: ClassVar[float]
-    """Scale of classifier-free guidance that they document; 1 is none."""
+    """Scale of guidance that they document; 1 is none."""
+    guided_by: ClassVar[Literal["classifier_free", "embedded"]] = "classifier_free"
+    """By a second prediction, or by the scale as an input of the transformer (the condition ``guidance``)."""
+    negative: ClassVar[str] = ""
+    """The caption that the pipeline guides away from unless it is given one."""
     longest: ClassVar[int]
     """Tokens of a caption that the checkpoint's text encoder was used with; longer ones are cut."""
     absent: ClassVar[tuple[str, ...]] = ("transformer",)
@@ -108,3 +127,25 @@ class PublishedPipeline(ABC):
     def scheduler(self) -> Any:
         """A fresh instance of the folder's own scheduler."""
         return type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
+
+    def schedule(self, latent_shape: Sequence[int], steps: int) -> Any:
+        """A fresh scheduler, its timesteps set as the pipeline's own call sets them for latents ``[C, *cells]``.
+
+        It counts its steps: one for each batch.
+        """
+        scheduler = self.scheduler()
+        scheduler.set_timesteps(**self.timesteps(latent_shape, steps), device=self.device)
+        return scheduler
+
+    def timesteps(self, latent_shape: Sequence[int], steps: int) -> dict[str, Any]:
+        """What the scheduler's timesteps are set by: their number, unless the pipeline gives more."""
+        return {"num_inference_steps": steps}
+
+    @property
+    def noise_scale(self) -> float:
+        """The standard deviation of the noise that sampling starts from."""
+        return float(getattr(self.pipeline.scheduler, "init_noise_sigma", 1.0))
+
+    def guide(self, scale: float) -> Guide:
+        """How the pipeline makes one of two predictions at a scale above 1. May count its steps: one for each batch."""
+        return lambda predicted, away: away + scale * (predicted - away)

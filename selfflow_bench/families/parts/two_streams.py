@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
-from selfflow_bench.families.base import REFERENCE, Conditions, Family
+from selfflow_bench.families.base import GUIDANCE, REFERENCE, Conditions, Family
 from selfflow_bench.families.parts.context_rows import fill_context_mean, take_context_row
 from selfflow_bench.families.parts.packing import grid_positions, pack, unpack
 
@@ -25,6 +25,13 @@ def text_and_image_levels(target: Tensor, context: int, conditions: Conditions) 
     if REFERENCE in conditions:
         image = torch.cat([target, torch.full_like(target, context)], 1)
     return [image, torch.cat([target.new_full((batch, text), context), image], 1)]
+
+
+def embedded_guidance(latents: Tensor, conditions: Conditions) -> Tensor:
+    """``[B]``: the scale for models that embed it, 1 unless the conditions say otherwise."""
+    if GUIDANCE in conditions:
+        return conditions[GUIDANCE]
+    return torch.ones(latents.shape[0], device=latents.device)
 
 
 class TwoStreams(Family):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import AceStepPipeline
+from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 from torch import Tensor
 
-from selfflow_bench.pipelines.base import Media, PublishedPipeline
+from selfflow_bench.flow import shifted
+from selfflow_bench.pipelines.base import Guide, Media, PublishedPipeline
 
 
 class AceStepPublished(PublishedPipeline):
@@ -18,6 +23,8 @@ class AceStepPublished(PublishedPipeline):
     guidance = 7.0
     longest = 256
 
+    shift = 3.0
+    """Of the sigmas, towards noise: an argument of the pipeline's call, at its default."""
     seconds: float = 60.0
     """Length of the sounds, for the prompt: the pipeline's default unless set."""
 
@@ -64,3 +71,27 @@ class AceStepPublished(PublishedPipeline):
         """int16; what is too loud is clipped."""
         levels = (values * 2**15).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
         return np.asarray(levels.movedim(1, -1).contiguous())
+
+    def timesteps(self, latent_shape: Sequence[int], steps: int) -> dict[str, Any]:
+        """Sigmas, shifted by the pipeline and not by its scheduler."""
+        sigmas = shifted(torch.linspace(1.0, 0.0, steps + 1)[:-1], self.shift)
+        return {"sigmas": sigmas.tolist()}
+
+    def guide(self, scale: float) -> Guide:
+        """Adaptive projected guidance (arXiv 2410.02416) over time, with momentum from step to step."""
+        momentum = MomentumBuffer(momentum=-0.75)
+
+        def guided(predicted: Tensor, away: Tensor) -> Tensor:
+            made: Tensor = normalized_guidance(
+                predicted,
+                away,
+                scale - 1,
+                momentum_buffer=momentum,
+                eta=0.0,
+                norm_threshold=2.5,
+                use_original_formulation=True,
+                norm_dim=(2,),
+            )
+            return made
+
+        return guided

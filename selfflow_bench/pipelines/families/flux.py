@@ -6,14 +6,16 @@ from diffusers import FluxPipeline
 from torch import Tensor
 
 from selfflow_bench.pipelines.parts.scaled import ScaledAutoencoder
+from selfflow_bench.pipelines.parts.shifted_by_size import ShiftedBySize
 
 
-class FluxPublished(ScaledAutoencoder):
-    """Its guidance is an input of the transformer (3.5), not classifier-free: no second prediction."""
+class FluxPublished(ShiftedBySize, ScaledAutoencoder):
+    """Pictures whose sides are multiples of 16."""
 
     pipeline_class = FluxPipeline
     steps = 28
-    guidance = 1.0
+    guidance = 3.5
+    guided_by = "embedded"
     longest = 512
 
     def text_conditions(self, captions: list[str], length: int) -> dict[str, Tensor]:

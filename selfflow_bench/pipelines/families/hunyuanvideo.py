@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from diffusers import HunyuanVideo15Pipeline
 from torch import Tensor
@@ -32,3 +36,7 @@ class HunyuanVideoPublished(ScaledAutoencoder):
     def decoded(self, latents: Tensor) -> Tensor:
         """One clip at a time, as `encoded`."""
         return torch.cat([super(HunyuanVideoPublished, self).decoded(clip[None]) for clip in latents.unbind()])
+
+    def timesteps(self, latent_shape: Sequence[int], steps: int) -> dict[str, Any]:
+        """Sigmas in equal steps from 1."""
+        return {"sigmas": np.linspace(1.0, 1 / steps, steps)}

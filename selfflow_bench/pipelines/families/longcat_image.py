@@ -5,10 +5,14 @@ from __future__ import annotations
 from diffusers import LongCatImagePipeline
 from torch import Tensor
 
+from selfflow_bench.families.parts.packing import pack, unpack
+from selfflow_bench.pipelines.base import Guide
+from selfflow_bench.pipelines.parts.same_length import of_same_length
 from selfflow_bench.pipelines.parts.scaled import ScaledAutoencoder
+from selfflow_bench.pipelines.parts.shifted_by_size import ShiftedBySize
 
 
-class LongCatImagePublished(ScaledAutoencoder):
+class LongCatImagePublished(ShiftedBySize, ScaledAutoencoder):
     """Captions as they are: the pipeline's rewriting of prompts, for which alone the text processor is, stays out."""
 
     pipeline_class = LongCatImagePipeline
@@ -22,3 +26,14 @@ class LongCatImagePublished(ScaledAutoencoder):
         self.pipeline.tokenizer_max_length = length
         text, _ = self.pipeline.encode_prompt(captions)
         return {"text": text}
+
+    def guide(self, scale: float) -> Guide:
+        """Each token of the guided prediction is no longer than without guidance."""
+        patch = (2, 2)
+
+        def guided(predicted: Tensor, away: Tensor) -> Tensor:
+            grid = [size // 2 for size in predicted.shape[2:]]
+            kept = of_same_length(pack(away + scale * (predicted - away), patch), pack(predicted, patch), 1.0)
+            return unpack(kept, grid, patch)
+
+        return guided

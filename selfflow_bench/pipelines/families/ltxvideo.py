@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from diffusers import LTXPipeline
 from torch import Tensor
 
+from selfflow_bench.pipelines.parts.shifted_by_size import ShiftedBySize
 from selfflow_bench.pipelines.parts.standardized import StandardizedAutoencoder
 
 
-class LTXVideoPublished(StandardizedAutoencoder):
+class LTXVideoPublished(ShiftedBySize, StandardizedAutoencoder):
     """Clips have one frame more than a multiple of eight."""
 
     pipeline_class = LTXPipeline
@@ -23,6 +27,10 @@ class LTXVideoPublished(StandardizedAutoencoder):
             captions, do_classifier_free_guidance=False, max_sequence_length=length, device=self.device
         )
         return {"text": text, "text_mask": mask.bool()}
+
+    def tokens(self, latent_shape: Sequence[int]) -> int:
+        """Of one cell each."""
+        return math.prod(latent_shape[1:])
 
     def decoded(self, latents: Tensor) -> Tensor:
         """At time 0, the pipeline's own choice: the decoder is not to remove noise."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import Lumina2Pipeline
 from torch import Tensor
 
+from selfflow_bench.pipelines.base import Guide
+from selfflow_bench.pipelines.parts.same_length import of_same_length
 from selfflow_bench.pipelines.parts.scaled import ScaledAutoencoder
+from selfflow_bench.pipelines.parts.shifted_by_size import ShiftedBySize
 
 
-class Lumina2Published(ScaledAutoencoder):
+class Lumina2Published(ShiftedBySize, ScaledAutoencoder):
     """The system prompt counts among a caption's tokens; the empty caption has none, as what is guided away from."""
 
     pipeline_class = Lumina2Pipeline
@@ -27,3 +32,11 @@ class Lumina2Published(ScaledAutoencoder):
             "text": torch.where(empty[:, None, None], no_text, text),
             "text_mask": torch.where(empty[:, None], no_mask, mask).bool(),
         }
+
+    def tokens(self, latent_shape: Sequence[int]) -> int:
+        """The pipeline reads the channels here; the published scheduler does not shift by size."""
+        return latent_shape[0]
+
+    def guide(self, scale: float) -> Guide:
+        """Each row of cells of the guided prediction is made as long as without guidance."""
+        return lambda predicted, away: of_same_length(away + scale * (predicted - away), predicted)

@@ -7,10 +7,14 @@ from diffusers import QwenImagePipeline
 from torch import Tensor
 from torch.nn.functional import pad
 
+from selfflow_bench.families.parts.packing import pack, unpack
+from selfflow_bench.pipelines.base import Guide
+from selfflow_bench.pipelines.parts.same_length import of_same_length
+from selfflow_bench.pipelines.parts.shifted_by_size import ShiftedBySize
 from selfflow_bench.pipelines.parts.standardized import StandardizedAutoencoder
 
 
-class QwenImagePublished(StandardizedAutoencoder):
+class QwenImagePublished(ShiftedBySize, StandardizedAutoencoder):
     """Pictures whose sides are multiples of 16. The template's own tokens do not count."""
 
     pipeline_class = QwenImagePipeline
@@ -33,3 +37,14 @@ class QwenImagePublished(StandardizedAutoencoder):
     def decoded(self, latents: Tensor) -> Tensor:
         """The one frame."""
         return super().decoded(latents[:, :, None])[:, :, 0]
+
+    def guide(self, scale: float) -> Guide:
+        """Each token of the guided prediction is made as long as without guidance."""
+        patch = (2, 2)
+
+        def guided(predicted: Tensor, away: Tensor) -> Tensor:
+            grid = [size // 2 for size in predicted.shape[2:]]
+            kept = of_same_length(pack(away + scale * (predicted - away), patch), pack(predicted, patch))
+            return unpack(kept, grid, patch)
+
+        return guided

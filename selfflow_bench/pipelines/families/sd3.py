@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from selfflow_bench.pipelines.parts.scaled import ScaledAutoencoder
+from selfflow_bench.pipelines.parts.shifted_by_size import shift_exponent
 
 
 class SD3Published(ScaledAutoencoder):
@@ -22,3 +27,10 @@ class SD3Published(ScaledAutoencoder):
             captions, None, None, do_classifier_free_guidance=False, max_sequence_length=length, device=self.device
         )
         return {"text": text, "pooled": pooled}
+
+    def timesteps(self, latent_shape: Sequence[int], steps: int) -> dict[str, Any]:
+        """A shift by size only where the scheduler is configured for it."""
+        found = super().timesteps(latent_shape, steps)
+        if self.pipeline.scheduler.config.get("use_dynamic_shifting"):
+            found["mu"] = shift_exponent(self.pipeline.scheduler, math.prod(latent_shape[1:]) // 4)
+        return found

@@ -1,0 +1,118 @@
+"""Published pipelines on tiny ones saved by diffusers, and diffusers' own call of each, to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selfflow_bench.by_name import names
+from selfflow_bench.families.base import Family
+from selfflow_bench.pipelines import pipeline_class
+from selfflow_bench.pipelines.base import PublishedPipeline
+from selfflow_bench.pipelines.snapshot import local_snapshot
+from selfflow_bench.registry import family_class
+from tests.pipelines.tiny_hub import tiny_checkpoint, tiny_transformer
+
+FAMILIES = names("pipelines.families")
+CAPTION, OTHER = 'a Red fox, "far" away', "two boats"
+SECONDS = 0.4
+SIZES = {
+    "image": {"height": 64, "width": 96},
+    "video": {"num_frames": 9, "height": 64, "width": 96},
+    "audio": {"samples": round(48000 * SECONDS)},
+}
+# An autoencoder that is slow on processors.
+SMALLER = {"hunyuanvideo": {"num_frames": 5, "height": 32, "width": 48}}
+# Where a pipeline writes before a caption, one token a character, more than that is needed.
+LENGTHS = {"ace_step": 256, "hunyuanvideo": 1000, "lumina2": 256, "qwen_image": 256}
+CALLS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "qwen_image": lambda call: {
+        **without(call, "guidance_scale"),
+        "true_cfg_scale": call["guidance_scale"],
+        "negative_prompt": "",
+    },
+    "sana": lambda call: {**call, "use_resolution_binning": False},
+    "pixart": lambda call: {**call, "use_resolution_binning": False, "clean_caption": False},
+    "sanavideo": lambda call: {
+        **without(call, "num_frames"),
+        "frames": call["num_frames"],
+        "use_resolution_binning": False,
+    },
+    "hunyuanvideo": lambda call: without(call, "guidance_scale", "max_sequence_length"),
+    # How long captions are is set on the pipeline itself.
+    "longcat_image": lambda call: {**without(call, "max_sequence_length"), "enable_prompt_rewrite": False},
+    # Padding is what its transformer attends to, and a longer prompt in the batch what makes it.
+    "ace_step": lambda call: {
+        "prompt": [CAPTION, " a" * call["max_sequence_length"]],
+        "lyrics": ["", ""],
+        "guidance_scale": call["guidance_scale"],
+        "max_text_length": call["max_sequence_length"],
+        "audio_duration": SECONDS,
+    },
+}
+"""What a family's own pipeline is called with, where it differs."""
+
+
+def without(call: dict[str, Any], *left_out: str) -> dict[str, Any]:
+    """All but some arguments."""
+    return {name: value for name, value in call.items() if name not in left_out}
+
+
+class Case:
+    """A family's published pipeline, loaded as the product does, and its tiny transformer."""
+
+    def __init__(self, name: str, hub: Path) -> None:
+        self.name = name
+        self.snapshot = local_snapshot(tiny_checkpoint(name, hub))
+        self.published: PublishedPipeline = pipeline_class(name)(self.snapshot, torch.device("cpu"), torch.float32)
+        self.family: Family = family_class(name)(tiny_transformer(name))
+        self.transformer: nn.Module = self.family.load(self.snapshot, torch.float32).eval()
+        self.size, self.length = SMALLER.get(name, SIZES[self.family.modality]), LENGTHS.get(name, 12)
+        if name == "ace_step":
+            self.published.seconds = SECONDS
+
+    def media(self, count: int = 2) -> np.ndarray[Any, Any]:
+        """Random pictures, clips or sounds."""
+        source, shape = np.random.default_rng(0), (count, *self.size.values())
+        if self.family.modality == "audio":
+            return source.integers(-(2**15), 2**15, (*shape, 2), dtype=np.int16)
+        return source.integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+    def noise(self, shape: tuple[int, ...]) -> Tensor:
+        """Of one sample's latents, as the pipeline's own call draws it in `made`."""
+        source = torch.manual_seed(0)
+        if self.family.modality == "audio":
+            return torch.randn(1, *reversed(shape), generator=source).transpose(1, 2)
+        return torch.randn(1, *shape, generator=source)
+
+
+def made(case: Case, output_type: str, *, guidance: float = 1.0, steps: int = 2) -> Any:
+    """What diffusers' own pipeline makes of the caption: the first, or only, thing it returns."""
+    call = {"prompt": CAPTION, "guidance_scale": guidance, "max_sequence_length": case.length, **case.size}
+    pipeline = case.published.pipeline
+    if hasattr(pipeline, "guider"):
+        pipeline.guider.guidance_scale = guidance
+    pipeline.register_modules(transformer=case.transformer)
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        return pipeline(
+            **CALLS.get(case.name, dict)(call),
+            num_inference_steps=steps,
+            output_type=output_type,
+            generator=torch.manual_seed(0),
+            return_dict=False,
+        )[0]
+    finally:
+        pipeline.register_modules(transformer=None)
+
+
+def first(output: Any) -> Tensor:
+    """The prediction in what a transformer returned."""
+    while not isinstance(output, Tensor):
+        output = output[0]
+    return output
