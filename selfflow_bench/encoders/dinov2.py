@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from selfflow_bench.encoders.base import Encoder
-from selfflow_bench.errors import DamagedFileError
+from selfflow_bench.networks.dinov2 import BASE, PATCH, SIZE, load_dinov2, network_input
 
 NAME = "dinov2-vitb14"
-MODEL, REVISION = "facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415"
-SIZE, PATCH = 224, 14
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BATCH = 32
 
 
@@ -29,20 +26,11 @@ class DinoV2(Encoder):
     name = NAME
     grid = (SIZE // PATCH, SIZE // PATCH)
     channels = 768
-    identity = f"{MODEL}@{REVISION} {SIZE}"
+    identity = f"{BASE} {SIZE}"
 
-    def __init__(self, cache: Path, model: str | Path = MODEL) -> None:
-        """``model``: the hub's id, or a folder in its format. ``cache`` is not used: the hub has its own."""
-        from transformers import Dinov2Model
-
-        revision = {} if isinstance(model, Path) else {"revision": REVISION}
-        try:
-            self._model = Dinov2Model.from_pretrained(model, **revision).eval()
-        except (OSError, ValueError) as error:
-            raise DamagedFileError(
-                f"{model}: DINOv2 cannot be loaded ({str(error).splitlines()[0]}). Fetch revision {REVISION} of "
-                f"{MODEL} on a connected machine first."
-            ) from error
+    def __init__(self, cache: Path, folder: Path | None = None) -> None:
+        """``folder``: one in the hub's format; the published revision if not given. The hub has its own cache."""
+        self._model = load_dinov2(BASE, folder)
 
     @torch.no_grad()
     def encode(self, pictures: NDArray[Any]) -> NDArray[np.float32]:
@@ -59,11 +47,3 @@ class DinoV2(Encoder):
         from transformers import Dinov2Config, Dinov2Model
 
         return Dinov2Model(Dinov2Config(image_size=SIZE, patch_size=PATCH)), torch.empty(1, 3, SIZE, SIZE)
-
-
-def network_input(pictures: NDArray[np.generic]) -> torch.Tensor:
-    """uint8 ``[N, H, W, 3]`` to float32 ``[N, 3, 224, 224]``: bicubic with antialiasing, ImageNet's normalisation."""
-    channels_first = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))).float()
-    resized = nn.functional.interpolate(channels_first, size=(SIZE, SIZE), mode="bicubic", antialias=True)
-    unit = resized.clamp(0, 255) / 255
-    return (unit - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_STD).view(3, 1, 1)

@@ -1,1 +1,1 @@
-"""Pretrained networks that ship in registry packages: their weights checked, and run by ONNX Runtime."""
+"""Pretrained networks, of packages, of files and of the hub: their weights checked, and what runs them."""

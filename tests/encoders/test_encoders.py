@@ -13,9 +13,10 @@ from selfflow_bench import encoders
 from selfflow_bench.cost import encoder_flops
 from selfflow_bench.data import sources
 from selfflow_bench.data.encoded import encoded_features, pictures_per_item
-from selfflow_bench.encoders.dinov2 import MODEL, REVISION, DinoV2
+from selfflow_bench.encoders.dinov2 import DinoV2
 from selfflow_bench.encoders.efficientnet_lite0 import NAME, EfficientNetLite0Maps
 from selfflow_bench.errors import DamagedFileError, FieldError
+from selfflow_bench.networks.dinov2 import BASE
 from selfflow_bench.networks.efficientnet_lite0 import Blocks, checked_weights, network_input
 from tests.data import small_source
 
@@ -53,7 +54,7 @@ def test_dinov2_is_read_from_its_own_format(pictures: np.ndarray, tmp_path: Path
     model.save_pretrained(tmp_path / "dino")
     made = DinoV2(tmp_path, tmp_path / "dino").encode(pictures)
     assert made.shape == (3, 16, 16, 24)
-    from selfflow_bench.encoders.dinov2 import network_input as dino_input
+    from selfflow_bench.networks.dinov2 import network_input as dino_input
 
     with torch.no_grad():
         states = model(dino_input(pictures)).last_hidden_state
@@ -61,7 +62,7 @@ def test_dinov2_is_read_from_its_own_format(pictures: np.ndarray, tmp_path: Path
 
 
 def test_a_missing_dinov2_says_which_revision_to_fetch(tmp_path: Path) -> None:
-    with pytest.raises(DamagedFileError, match=f"Fetch revision {REVISION} of {MODEL}"):
+    with pytest.raises(DamagedFileError, match=f"hf download {BASE.repository} --revision {BASE.revision}"):
         DinoV2(tmp_path, tmp_path / "nothing")
 
 

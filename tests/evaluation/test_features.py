@@ -13,7 +13,7 @@ from PIL import Image
 from selfflow_bench.data import sources
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.evaluation.distances import fixed_choice
-from selfflow_bench.evaluation.features import aisfx_embedding, efficientnet_lite0, frame_statistics, names, network
+from selfflow_bench.evaluation.features import aisfx_embedding, efficientnet_lite0, frame_statistics, network
 from selfflow_bench.evaluation.features.base import FeatureNetwork
 from selfflow_bench.networks import efficientnet_lite0 as efficientnet_package
 from selfflow_bench.networks.array_cache import cached_array, content_key
@@ -56,7 +56,7 @@ WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", MEDIA)
 def test_features_have_the_declared_shape_and_repeat_to_the_bit(name: str, cache: Path) -> None:
     built: FeatureNetwork = network(name, cache)
     media = MEDIA[name](5)
@@ -124,11 +124,11 @@ def test_statistics_of_a_frozen_clip_have_no_motion() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(cache: Path) -> None:
-    with pytest.raises(FieldError, match=r"v1\.toml: network = 'inception'.*Use one of: aisfx-512, efficientnet-lite0"):
+    with pytest.raises(FieldError, match=r"v1\.toml: network = 'inception'.*Use one of: aisfx-512, clap-htsat-unfused"):
         network("inception", cache, "v1.toml")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", MEDIA)
 def test_media_of_another_kind_are_refused(name: str, cache: Path) -> None:
     built = network(name, cache)
     for media in (np.zeros((2, 32, 32), np.uint8), np.zeros((0, 32, 32, 3), np.uint8), np.zeros((2, 9000), np.float32)):

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfflow_bench.errors import FieldError
-from selfflow_bench.evaluation.features import aisfx_embedding, efficientnet_lite0, frame_statistics
+from selfflow_bench.evaluation.features import (
+    aisfx_embedding,
+    clap,
+    dinov2,
+    efficientnet_lite0,
+    frame_statistics,
+    inception_v3,
+    videomae,
+)
 from selfflow_bench.evaluation.features.base import FeatureNetwork
 from selfflow_bench.networks.efficientnet_lite0 import checked_weights
 
@@ -15,6 +23,12 @@ _NETWORKS: dict[str, Callable[[Path], FeatureNetwork]] = {
     efficientnet_lite0.NAME: efficientnet_lite0.EfficientNetLite0,
     frame_statistics.NAME: frame_statistics.FrameStatistics,
     aisfx_embedding.NAME: aisfx_embedding.AisfxEmbedding,
+    # Their weights are in no package: of a file, and of the hub's cache.
+    inception_v3.NAME: inception_v3.InceptionV3,
+    dinov2.DinoV2Base.name: dinov2.DinoV2Base,
+    dinov2.DinoV2Large.name: dinov2.DinoV2Large,
+    videomae.NAME: videomae.VideoMae,
+    clap.NAME: clap.Clap,
 }
 
 
@@ -37,6 +51,6 @@ def network(name: str, cache: Path, where: str | Path = "protocol") -> FeatureNe
 
 
 def check_weights() -> None:
-    """Compare every network's weights with their sha256. Raises DamagedFileError for the first that differ."""
+    """Compare the weights of packages with their sha256. Raises DamagedFileError for the first that differ."""
     checked_weights()
     aisfx_embedding.checked_weights()

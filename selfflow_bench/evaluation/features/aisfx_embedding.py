@@ -108,7 +108,7 @@ def _mel_filters() -> Tensor:
 
 def checked_weights(path: Path | None = None) -> bytes:
     """The weights file, the package's if not given. Raises DamagedFileError where it is not the published one."""
-    return read_weights(path or packaged_weights(), WEIGHTS_SHA256, "aisfx")
+    return read_weights(path or packaged_weights(), WEIGHTS_SHA256, "Reinstall aisfx")
 
 
 def packaged_weights() -> Path:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selfflow_bench.errors import FieldError
+from selfflow_bench.evaluation.features.media import pictures
 from selfflow_bench.networks.efficientnet_lite0 import SIZE, WEIGHTS_SHA256, Blocks, checked_weights, network_input
 from selfflow_bench.networks.onnx_graph import OnnxGraph
 
@@ -42,10 +42,8 @@ class EfficientNetLite0:
 
     def __call__(self, media: NDArray[Any]) -> NDArray[np.float32]:
         """Features `[N, 112]`. Raises FieldError unless `media` is uint8 `[N, H, W, 3]` with N > 0."""
-        if media.ndim != 4 or media.shape[-1] != 3 or media.dtype != np.uint8 or not len(media):
-            found = f"{media.dtype} {list(media.shape)}"
-            raise FieldError(NAME, "media", found, "not a batch of pictures", "Give uint8 [N, H, W, 3].")
-        return self._graph(lambda start, stop: network_input(media[start:stop]).numpy(), len(media)) / np.float32(SCALE)
+        taken = pictures(NAME, media)
+        return self._graph(lambda start, stop: network_input(taken[start:stop]).numpy(), len(taken)) / np.float32(SCALE)
 
 
 def load_tap(content: bytes) -> nn.Module:

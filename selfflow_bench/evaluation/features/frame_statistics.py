@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfflow_bench.errors import FieldError
 from selfflow_bench.evaluation.features import efficientnet_lite0
+from selfflow_bench.evaluation.features.media import clips
 
 NAME = "efficientnet-lite0-block10-112-frame-statistics"
 WEIGHTS = (1.0, 4.5, 7.0, 4.5)
@@ -39,12 +39,8 @@ class FrameStatistics:
 
         Of structured media, clips with audio, the field `frames`: the audio is not seen.
         """
-        media = media["frames"] if media.dtype.names else media
-        if media.ndim != 5 or media.shape[-1] != 3 or media.dtype != np.uint8 or not len(media) or media.shape[1] < 3:
-            found = f"{media.dtype} {list(media.shape)}"
-            raise FieldError(NAME, "media", found, "not a batch of clips", "Give uint8 [N, frames >= 3, H, W, 3].")
-        clips, frames = media.shape[:2]
-        features = self._pictures(media.reshape(-1, *media.shape[2:])).reshape(clips, frames, -1)
+        taken = clips(NAME, media, 3)
+        features = self._pictures(taken.reshape(-1, *taken.shape[2:])).reshape(*taken.shape[:2], -1)
         return statistics(features)
 
 
