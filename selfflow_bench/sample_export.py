@@ -21,7 +21,7 @@ from selfflow_bench.atomic_files import replace_file
 from selfflow_bench.errors import FieldError
 from selfflow_bench.events import EventLog
 from selfflow_bench.plan import RunSpec
-from selfflow_bench.stages.evaluation import generate
+from selfflow_bench.stages.evaluation import samples_of
 from selfflow_bench.stages.run import set_up
 from selfflow_bench.stages.training import train
 
@@ -37,8 +37,8 @@ def export_samples(spec: RunSpec, folder: Path, cache: Path, path: Path) -> tupl
     with tempfile.TemporaryDirectory() as logs:
         run = set_up(spec, folder, cache, EventLog(Path(logs) / "events.jsonl"), lambda: False)
         training = train(run)  # all of it is in the checkpoint
-        media, _ = generate(run, training.evaluated())
-    return write_samples(path, [media], len(media))
+        count, media = samples_of(run, training.evaluated())
+        return write_samples(path, media, count)
 
 
 def write_samples(path: Path, batches: Iterable[NDArray[Any]], count: int) -> tuple[int, ...]:

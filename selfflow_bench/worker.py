@@ -45,7 +45,7 @@ from selfflow_bench.failures import WORKER_CODES, Kind, is_disk_full
 from selfflow_bench.machine import machine_class
 from selfflow_bench.plan import RunSpec
 from selfflow_bench.stages.cost import count_cost
-from selfflow_bench.stages.evaluation import evaluate
+from selfflow_bench.stages.evaluation import check, evaluate
 from selfflow_bench.stages.run import set_up
 from selfflow_bench.stages.training import alarms, train
 from selfflow_bench.training.loop import Progress
@@ -166,9 +166,10 @@ def _run(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Calla
     started = time.perf_counter()
     torch.use_deterministic_algorithms(mode=True)
     run = set_up(spec, folder, cache, events, stop)
+    check(run)
     cost = count_cost(run)
     training = train(run)
-    evaluation = evaluate(run, training.evaluated())
+    evaluation = evaluate(run, training.evaluated(), training.processes)
     progress = training.progress
     return {
         "status": "success",

@@ -97,14 +97,20 @@ class Autoencoder(Codec):
     name: ClassVar[str] = "autoencoder"
     wanted: Wanted
 
+    @property
+    def pipeline(self) -> PublishedPipeline:
+        """The published pipeline that it is a part of, without its text encoders."""
+        return _pipeline(self.wanted)
+
     def fit(self, media: Media) -> Autoencoder:  # noqa: D102
         return self
 
     def encode(self, media: Media) -> Tensor:  # noqa: D102
-        return _pipeline(self.wanted).encode_media(media)
+        return self.pipeline.encode_media(media)
 
     def decode(self, latents: Tensor) -> Media:  # noqa: D102
-        return _pipeline(self.wanted).decode(latents)
+        # One by one, so that what becomes of an item does not depend on its company, nor does memory.
+        return np.concatenate([self.pipeline.decode(latent[None]) for latent in latents])
 
     def latent_shape(self, media_shape: Sequence[int]) -> tuple[int, ...]:  # noqa: D102
         return tuple(self.encode(np.zeros((1, *media_shape), np.uint8)).shape[1:])

@@ -1,8 +1,11 @@
 """How far generated media lie from real ones: KID and a Frechet distance on a named feature network's features.
 
-Both by torch-fidelity's own feature-level functions, so that pictures, clips and notes share one path. Neither is ever
-called FID, FAD or FVD: those names belong to other networks. Knows nothing of how media were made, nor of records.
+Both by torch-fidelity's own functions on features and their statistics, so that pictures, clips and notes share one
+path. Every distance has its network in its name. Only the published Inception's Frechet distance is called FID, and
+none is called FAD or FVD: those names belong to other networks. Knows nothing of how media were made, nor of records.
 """
+
+from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,7 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from selfflow_bench.errors import FieldError
+from selfflow_bench.evaluation.features import inception_v3
 from selfflow_bench.evaluation.features.base import FeatureNetwork
+from selfflow_bench.evaluation.statistics import FeatureStatistics, Moments
 from selfflow_bench.networks.array_cache import cached_array, content_key
 
 _SUBSET_SEED = 2020
@@ -24,73 +29,86 @@ _SUBSET_SEED = 2020
 class Distance:
     """One distance with what is needed to read it.
 
-    `floor` is the same distance between real media and real media, at the same n: a model cannot be expected below it.
-    `spread` is the standard deviation over KID's subsets (None for the Frechet distance); it is not an error of the
-    mean, and says nothing about training again with another seed. `rank_deficient` says that n samples cannot span the
-    covariance: the Frechet distance is then biased upwards, by as much as its floor shows.
+    `floor` is the same distance between real media and real media, at the same n: a model cannot be expected below it
+    (None where it was not measured). `spread` is the standard deviation over KID's subsets (None for the Frechet
+    distance); it is not an error of the mean, and says nothing about training again with another seed.
+    `rank_deficient` says that n samples cannot span the covariance: the Frechet distance is then biased upwards, by as
+    much as its floor shows. `reference_sha256` is of the file of statistics that took the place of validation media.
     """
 
     value: float
-    floor: float
+    floor: float | None
     spread: float | None
     n: int
     network: str
     weights_sha256: str
     rank_deficient: bool
+    reference_sha256: str | None = None
 
 
-@dataclass(frozen=True)
-class Distances:
-    """KID and Frechet distance of one set of generated media."""
-
-    kid: Distance
-    frechet: Distance
-
-    def metrics(self) -> dict[str, dict[str, Any]]:
-        """JSON-able, keyed "kid/<network>" and "frechet/<network>": no score without its network's name."""
-        return {
-            f"{name}/{value.network}": asdict(value) for name, value in (("kid", self.kid), ("frechet", self.frechet))
-        }
-
-
-def measure(
-    network: FeatureNetwork,
-    generated: NDArray[np.generic],
-    reference: NDArray[np.generic],
-    training: NDArray[np.generic],
+def distances(
+    found: FeatureStatistics,
+    wanted: FeatureStatistics,
+    real: FeatureStatistics | None,
     *,
-    cache: Path,
     subsets: int,
     subset_size: int,
-) -> Distances:
-    """Distances of generated media `[N, ...]` from reference media `[N, ...]`, with their floors.
+    reference_sha256: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Distances of generated media from reference media, with their floors, JSON-able, by kind and network.
 
-    `reference` are validation media, `training` as many training media for the floor (see `fixed_choice`). The features
-    of these two are cached in `cache` by their content; generated media never are. KID is the unbiased estimate of the
-    squared MMD with the kernel (x.y / D + 1)^3, averaged over `subsets` random subsets of `subset_size` (Binkowski et
-    al. 2018, section 4), the same subsets in every call.
+    `found` are the generated media's statistics, `wanted` the reference's, `real` as many training media's for the
+    floor (see `fixed_choice`). "kid/<network>" is the unbiased estimate of the squared MMD with the kernel
+    (x.y / D + 1)^3, averaged over `subsets` random subsets of `subset_size` (Binkowski et al. 2018, section 4), the
+    same subsets in every call; it is left out where the reference keeps no features. "frechet/<network>" is called
+    "fid/<network>" on torch-fidelity's Inception with its published weights, and on no other.
 
-    Raises FieldError where the three counts differ or are fewer than a subset.
+    Raises FieldError where statistics to be compared are of different networks, or have fewer features than a subset.
     """
-    n = len(generated)
-    for name, media in (("reference", reference), ("training", training)):
-        if len(media) != n:
-            problem = f"the distances need as many as generated ({n})"
-            raise FieldError("distances", f"samples of {name}", len(media), problem, "Choose n of each.")
-    if not 2 <= subset_size <= n:
-        raise FieldError(
-            "distances", "kid_subset_size", subset_size, f"must be 2 to n = {n}", "Set it in the protocol."
-        )
-    found = _double(network(generated))
-    wanted = _double(cached_features(network, reference, cache))
-    real = _double(cached_features(network, training, cache))
-    kid, spread = _kid(found, wanted, subsets, subset_size)
-    kid_floor, _ = _kid(real, wanted, subsets, subset_size)
-    facts: dict[str, Any] = {"n": n, "network": network.name, "weights_sha256": network.weights_sha256}
-    return Distances(
-        Distance(kid, kid_floor, spread, rank_deficient=False, **facts),
-        Distance(_frechet(found, wanted), _frechet(real, wanted), None, rank_deficient=n <= network.dimension, **facts),
+    for name, other in (("reference", wanted), ("training", real)):
+        if other is not None and _differ(found, other):
+            problem = f"the samples' are {_network(found)}'s"
+            raise FieldError("distances", f"statistics of {name}", _network(other), problem, "Use its own.")
+    facts: dict[str, Any] = {
+        "n": found.moments.count,
+        "network": found.network,
+        "weights_sha256": found.weights_sha256,
+        "reference_sha256": reference_sha256,
+    }
+    made = {}
+    if found.kept is not None and wanted.kept is not None:
+        kept = min(len(found.kept), len(wanted.kept))
+        if not 2 <= subset_size <= kept:
+            problem = f"must be 2 to n = {kept}"
+            raise FieldError("distances", "kid_subset_size", subset_size, problem, "Set it in the protocol.")
+        kid, spread = _kid(found.kept, wanted.kept, subsets, subset_size)
+        floor = None if real is None or real.kept is None else _kid(real.kept, wanted.kept, subsets, subset_size)[0]
+        made["kid"] = Distance(kid, floor, spread, rank_deficient=False, **facts)
+    is_fid = (found.network, found.weights_sha256) == (inception_v3.NAME, inception_v3.WEIGHTS_SHA256)
+    made["fid" if is_fid else "frechet"] = Distance(
+        _frechet(found.moments, wanted.moments),
+        None if real is None else _frechet(real.moments, wanted.moments),
+        None,
+        rank_deficient=found.moments.count <= len(found.moments.mean),
+        **facts,
     )
+    return {f"{kind}/{found.network}": _metric(value) for kind, value in made.items()}
+
+
+def _metric(distance: Distance) -> dict[str, Any]:
+    # A fact that most records have not is left out of theirs.
+    return {name: value for name, value in asdict(distance).items() if name != "reference_sha256" or value is not None}
+
+
+def _differ(one: FeatureStatistics, other: FeatureStatistics) -> bool:
+    if len(one.moments.mean) != len(other.moments.mean):
+        return True
+    return bool(other.network) and _network(one) != _network(other)
+
+
+def _network(statistics: FeatureStatistics) -> str:
+    name, dimension = statistics.network or "unknown", len(statistics.moments.mean)
+    return f"{name} ({dimension} numbers, weights {statistics.weights_sha256[:12] or 'unknown'})"
 
 
 def fixed_choice(total: int, n: int) -> NDArray[np.int64]:
@@ -111,23 +129,20 @@ def cached_features(network: FeatureNetwork, media: NDArray[np.generic], cache: 
     return cached_array(cache, f"features-{content_key(identity, media)}", lambda: network(media))
 
 
-def _double(features: NDArray[np.float32]) -> torch.Tensor:
-    return torch.from_numpy(features.astype(np.float64))
-
-
-def _kid(found: torch.Tensor, wanted: torch.Tensor, subsets: int, subset_size: int) -> tuple[float, float]:
+def _kid(
+    found: NDArray[np.float32], wanted: NDArray[np.float32], subsets: int, subset_size: int
+) -> tuple[float, float]:
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
+    one, two = (torch.from_numpy(features.astype(np.float64)) for features in (found, wanted))
     result = kid_features_to_metric(
-        found, wanted, kid_subsets=subsets, kid_subset_size=subset_size, rng_seed=_SUBSET_SEED, verbose=False
+        one, two, kid_subsets=subsets, kid_subset_size=subset_size, rng_seed=_SUBSET_SEED, verbose=False
     )
     return float(result[KEY_METRIC_KID_MEAN]), float(result[KEY_METRIC_KID_STD])
 
 
-def _frechet(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+def _frechet(found: Moments, wanted: Moments) -> float:
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
-    result = fid_statistics_to_metric(
-        fid_features_to_statistics(found), fid_features_to_statistics(wanted), verbose=False
-    )
-    return float(result[KEY_METRIC_FID])
+    one, two = ({"mu": moments.mean, "sigma": moments.covariance} for moments in (found, wanted))
+    return float(fid_statistics_to_metric(one, two, verbose=False)[KEY_METRIC_FID])

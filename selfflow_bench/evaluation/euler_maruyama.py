@@ -12,7 +12,7 @@ of schedulers: the ordinary way of sampling is in `selfflow_bench.evaluation.sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -37,12 +37,14 @@ def sample(
     steps: int,
     samples: Sequence[int],
     seed: int,
+    before_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Latents ``[M, C, *cells]`` on the model's device, one per row of the conditions.
 
     A sample starts from the same noise as with a scheduler, keyed by (seed, its number in ``samples``), and the noise
     of a step is keyed by (seed, that number, the step): results depend neither on the batch nor on who makes it.
-    Raises FieldError for a family that is no rectified flow, and for fewer than 2 steps.
+    ``before_step`` is called before each step and may raise to stop. Raises FieldError for a family that is no
+    rectified flow, and for fewer than 2 steps.
     """
     if not isinstance(family.noising, RectifiedFlow):
         name = type(family).__name__
@@ -54,6 +56,7 @@ def sample(
     sigmas = [*torch.linspace(1.0, LAST_SIGMA, steps, dtype=torch.float64).tolist(), 0.0]
     state = normal(latent_shape, seed, "sampling", samples).to(device).double()
     for step, (sigma, following) in enumerate(pairwise(sigmas)):
+        before_step()
         at = torch.full((len(samples),), sigma, device=device)
         velocity = family.predict(model, state.float(), at, chosen).double()
         predicted_noise = state + (1 - sigma) * velocity

@@ -1,8 +1,14 @@
-"""Ordinary sampling with the family's own scheduler: one timestep for all tokens, no mask, no teacher, no guidance."""
+"""Ordinary sampling by a diffusers scheduler: one timestep for all tokens, no mask, no teacher.
+
+Each sample's noise is keyed by (seed, its number) and by nothing else, so that results depend neither on the batch size
+nor on how many processes share the samples. Knows nothing of media.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,37 +16,66 @@ from torch import Tensor, nn
 from selfflow_bench.families.base import Family
 from selfflow_bench.randomness import normal
 
+Guide = Callable[[Tensor, Tensor], Tensor]
+"""(prediction for the conditions, prediction for what is guided away from) -> the guided prediction."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How samples are made.
+
+    Args:
+        schedule: makes a diffusers scheduler with its timesteps set, for predictions as the family gives them. It
+            counts its steps: one for each batch.
+        noise_scale: the standard deviation of the first noise.
+        guide: makes a guide, which may count its steps too; without it nothing is predicted a second time.
+    """
+
+    schedule: Callable[[], Any]
+    noise_scale: float = 1.0
+    guide: Callable[[], Guide] | None = None
+
+
+def classifier_free(scale: float) -> Guide:
+    """Plain classifier-free guidance (Ho and Salimans 2022)."""
+    return lambda predicted, away: away + scale * (predicted - away)
+
 
 @torch.no_grad()
 def sample(
     family: Family,
     model: nn.Module,
     conditions: Mapping[str, Tensor],
+    away: Mapping[str, Tensor],
     latent_shape: Sequence[int],
+    sampler: Sampler,
     *,
-    steps: int,
-    shift: float,
-    batch: int,
+    samples: Sequence[int],
     seed: int,
-    progress: Callable[[int], None] = lambda _done: None,
+    before_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Latents ``[M, C, *cells]`` on the CPU, one per row of the conditions.
+    """Latents ``[M, C, *cells]``, float32, on the model's device.
 
-    Each sample's noise is keyed by (seed, its index), so results do not depend on the batch size.
+    Args:
+        family: of the model.
+        model: predicts.
+        conditions: ``[M, ...]`` each.
+        away: what is guided away from, in the same shapes; not read without a guide.
+        latent_shape: of one sample, channels first.
+        sampler: how.
+        samples: the M samples' numbers.
+        seed: of all noise.
+        before_step: called before each of the sampler's steps; may raise to stop.
     """
     device = next(model.parameters()).device
-    count = len(next(iter(conditions.values())))
-    made = []
-    for start in range(0, count, batch):
-        rows = range(start, min(start + batch, count))
-        latents = normal(latent_shape, seed, "sampling", rows).to(device)
-        chosen = {name: value[rows.start : rows.stop].to(device) for name, value in conditions.items()}
-        scheduler = family.scheduler(shift)
-        scheduler.set_timesteps(steps, device=device)
-        for timestep in scheduler.timesteps:
-            sigma = family.sampler_sigma(scheduler, timestep).to(device).expand(len(rows))
-            predicted = family.predict(model, latents, sigma, chosen)
-            latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
-        made.append(latents.float().cpu())
-        progress(rows.stop)
-    return torch.cat(made)
+    wanted, unwanted = ({name: value.to(device) for name, value in given.items()} for given in (conditions, away))
+    scheduler, guide = sampler.schedule(), None if sampler.guide is None else sampler.guide()
+    latents = normal(latent_shape, seed, "sampling", samples).to(device) * sampler.noise_scale
+    for timestep in scheduler.timesteps:
+        before_step()
+        sigma = family.sampler_sigma(scheduler, timestep).to(device).expand(len(samples))
+        predicted = family.predict(model, latents, sigma, wanted).float()
+        if guide is not None:
+            predicted = guide(predicted, family.predict(model, latents, sigma, unwanted).float())
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+    return latents.float()

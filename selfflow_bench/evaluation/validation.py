@@ -9,40 +9,19 @@ seed changes it. MLPerf itself draws fresh noise at every validation, so its los
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.data.sharded import Rows
+from selfflow_bench.evaluation.shared_work import ALONE, SharedWork
 from selfflow_bench.families.base import Family
 from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.randomness import normal
 from selfflow_bench.recipe import VALIDATION_TIMESTEPS, ValidationGrid
 
 _SEED = 0
-
-
-class SharedWork(Protocol):
-    """The processes that share the validation, this one among them."""
-
-    index: int
-    count: int
-
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of all processes' values."""
-        ...
-
-
-class _Alone:
-    index, count = 0, 1
-
-    def total(self, values: Tensor) -> Tensor:
-        return values
-
-
-ALONE: SharedWork = _Alone()
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Metric(_Part):
     """One score, or null and why.
 
     `floor` is the score of real media against real media at the same `n`; `spread` the standard deviation over KID's
-    subsets, which is no error over seeds.
+    subsets, which is no error over seeds. `reference_sha256` is of published statistics that stood for real media.
     """
 
     value: float | None
@@ -91,6 +91,7 @@ class Metric(_Part):
     network: str | None = None
     weights_sha256: Sha256 | None = None
     rank_deficient: bool | None = None
+    reference_sha256: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _null_has_a_reason(self) -> Self:

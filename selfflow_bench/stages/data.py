@@ -72,6 +72,11 @@ def published_data(spec: RunSpec, source: str) -> Wanted:
     )
 
 
+def validation_statistics(prepared: Path, network: str) -> Path:
+    """Where a folder of prepared data keeps what a feature network sees in its validation media."""
+    return prepared / f"validation-{network}.npz"
+
+
 def source_name(protocol: str, identity: Mapping[str, Any], limit: int | None) -> str:
     """How a run calls its data: as the protocol does, or another name where they are others, or fewer."""
     name = f"{_OWN}{identity['own']}" if "own" in identity else protocol
