@@ -100,7 +100,7 @@ class Autoencoder(Codec):
     @property
     def pipeline(self) -> PublishedPipeline:
         """The published pipeline that it is a part of, without its text encoders."""
-        return _pipeline(self.wanted)
+        return _pipeline(self.wanted, encodes_text=False)
 
     def fit(self, media: Media) -> Autoencoder:  # noqa: D102
         return self
@@ -238,7 +238,7 @@ def _parts(items: Iterator[Item], limit: int | None) -> Iterator[list[Item]]:
 
 
 _current: Wanted | None = None
-_loaded: dict[str, PublishedPipeline] = {}
+_loaded: dict[tuple[str, bool], PublishedPipeline] = {}
 
 
 def _begin(wanted: Wanted) -> None:
@@ -248,6 +248,9 @@ def _begin(wanted: Wanted) -> None:
     # A pool's processes do not notice that whoever waits for them was killed.
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    if torch.cuda.is_available():
+        number = (multiprocessing.current_process()._identity or (0,))[0]
+        torch.cuda.set_device(number % torch.cuda.device_count())
     _current = wanted
 
 
@@ -257,16 +260,15 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _pipeline(wanted: Wanted) -> PublishedPipeline:
-    """The pipeline, loaded once per process."""
-    if wanted.digest not in _loaded:
-        gpus = torch.cuda.device_count()
-        number = (multiprocessing.current_process()._identity or (0,))[0]
-        device = torch.device("cuda", number % gpus) if gpus else torch.device("cpu")
-        kind = pipeline_class(wanted.family)
-        dtype = torch.bfloat16 if gpus else torch.float32
-        _loaded[wanted.digest] = kind(local_snapshot(wanted.checkpoint), device, dtype)
-    return _loaded[wanted.digest]
+def _pipeline(wanted: Wanted, *, encodes_text: bool = True) -> PublishedPipeline:
+    """The pipeline on the process's device, loaded once per process."""
+    key = wanted.digest, encodes_text
+    if key not in _loaded:
+        on_gpu = torch.cuda.is_available()
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        kind, dtype = pipeline_class(wanted.family), torch.bfloat16 if on_gpu else torch.float32
+        _loaded[key] = kind(local_snapshot(wanted.checkpoint), device, dtype, encodes_text=encodes_text)
+    return _loaded[key]
 
 
 def _make_shard(path: Path, items: Sequence[Item]) -> None:

@@ -19,6 +19,7 @@ scheduler whose timesteps are set; `noise_scale`, what the first noise is multip
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from selfflow_bench.errors import DamagedFileError
 
 Media = np.ndarray[Any, Any]
 """uint8 pictures ``[N, H, W, 3]`` or clips ``[N, T, H, W, 3]``; int16 sound ``[N, samples, channels]``."""
+_OF_TEXT = ("text_encoder", "tokenizer")
+"""How the parts that only captions need begin."""
 Guide = Callable[[Tensor, Tensor], Tensor]
 """(prediction for captions, prediction for what is guided away from) -> the guided prediction; all alike in shape."""
 
@@ -43,6 +46,7 @@ class PublishedPipeline(ABC):
         snapshot: a folder in diffusers' format (see `selfflow_bench.pipelines.snapshot`).
         device: where text encoders and autoencoder run.
         dtype: of the text encoders; the autoencoder is small, and runs in float32.
+        encodes_text: whether text encoders, which may be larger than the transformer, are loaded at all.
 
     Raises DamagedFileError where the folder cannot be loaded.
     """
@@ -59,15 +63,17 @@ class PublishedPipeline(ABC):
     longest: ClassVar[int]
     """Tokens of a caption that the checkpoint's text encoder was used with; longer ones are cut."""
     absent: ClassVar[tuple[str, ...]] = ("transformer",)
-    """Parts of the folder that are not loaded."""
+    """Parts of the folder that are never loaded."""
 
-    def __init__(self, snapshot: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, snapshot: Path, device: torch.device, dtype: torch.dtype, *, encodes_text: bool = True) -> None:
+        parts = inspect.signature(self.pipeline_class.__init__).parameters
+        text = () if encodes_text else tuple(name for name in parts if name.startswith(_OF_TEXT))
         try:
             self.pipeline = self.pipeline_class.from_pretrained(
                 snapshot,
                 dtype={"vae": torch.float32, "default": dtype},
                 local_files_only=True,
-                **dict.fromkeys(self.absent),
+                **dict.fromkeys((*self.absent, *text)),
             )
         except (OSError, ValueError, KeyError) as error:
             problem = str(error).splitlines()[0]

@@ -20,14 +20,12 @@ from selfflow_bench.errors import FieldError
 from selfflow_bench.evaluation import euler_maruyama
 from selfflow_bench.evaluation.distances import fixed_choice
 from selfflow_bench.evaluation.sampling import Sampler, classifier_free, sample
+from selfflow_bench.families.base import GUIDANCE
 from selfflow_bench.pipelines.base import PublishedPipeline
 from selfflow_bench.plan import RunSpec
 from selfflow_bench.precision import bfloat16_where
 from selfflow_bench.randomness import per_sample
 from selfflow_bench.stages.run import Run
-
-GUIDANCE = "guidance"
-"""The condition by which a model that embeds its guidance is told the scale."""
 
 
 @dataclass(frozen=True)
