@@ -63,12 +63,7 @@ class PublishedPipeline(ABC):
 
     def __init__(self, snapshot: Path, device: torch.device, dtype: torch.dtype) -> None:
         try:
-            self.pipeline = self.pipeline_class.from_pretrained(
-                snapshot,
-                dtype={"vae": torch.float32, "default": dtype},
-                local_files_only=True,
-                **dict.fromkeys(self.absent),
-            )
+            self.pipeline = self.load(snapshot, dtype)
         except (OSError, ValueError, KeyError) as error:
             problem = str(error).splitlines()[0]
             raise DamagedFileError(
@@ -77,6 +72,15 @@ class PublishedPipeline(ABC):
             ) from error
         self.pipeline.to(device)
         self.device = device
+
+    def load(self, snapshot: Path, dtype: torch.dtype) -> Any:
+        """diffusers' pipeline, or an object with its parts under the names that they have there."""
+        return self.pipeline_class.from_pretrained(
+            snapshot,
+            dtype={"vae": torch.float32, "default": dtype},
+            local_files_only=True,
+            **dict.fromkeys(self.absent),
+        )
 
     def encode_text(self, captions: Sequence[str], length: int) -> dict[str, Tensor]:
         """The family's conditions for captions, on the CPU, batch first, in the text encoders' type.

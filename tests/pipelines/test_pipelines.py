@@ -40,19 +40,19 @@ def own_call(case: Case) -> tuple[dict[str, Any], Any]:
     return found[0]
 
 
-def test_text_is_what_the_pipelines_own_transformer_is_given(case: Case) -> None:
-    conditions = case.published.encode_text([CAPTION, "", OTHER], case.length)
-    theirs, output = own_call(case)
+def test_text_is_what_the_pipelines_own_transformer_is_given(called: Case) -> None:
+    conditions = called.published.encode_text([CAPTION, "", OTHER], called.length)
+    theirs, output = own_call(called)
     assert all(len(value) == 3 and value.device.type == "cpu" for value in conditions.values())
-    latents = torch.zeros(case.published.encode_media(case.media(1)).shape)
+    latents = torch.zeros(called.published.encode_media(called.media(1)).shape)
     found = []
     for row in range(3):
         one = {name: value[row : row + 1] for name, value in conditions.items()}
-        ours = case.family.arguments(latents, torch.zeros(1), one)
+        ours = called.family.arguments(latents, torch.zeros(1), one)
         # Noise and time are the pipeline's own: what remains is what captions became.
         ours |= {name: theirs[name] for name in ("hidden_states", "timestep", "timestep_r") if name in ours}
         with torch.no_grad():
-            found.append(first(case.transformer(**ours, return_dict=False)))
+            found.append(first(called.transformer(**ours, return_dict=False)))
     torch.testing.assert_close(found[0], output, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found[1], output, atol=1e-4)
     assert not torch.allclose(found[2], output, atol=1e-4)
@@ -102,20 +102,20 @@ def own_round(case: Case, values: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def test_decoding_is_the_pipelines_own(case: Case) -> None:
-    if case.family.modality == "audio":
+def test_decoding_is_the_pipelines_own(called: Case) -> None:
+    if called.family.modality == "audio":
         pytest.skip("the pipeline makes every sound equally loud, which is no part of decoding")
-    latents = made(case, "latent")
-    shape = case.published.encode_media(case.media(1)).shape
+    latents = made(called, "latent")
+    shape = called.published.encode_media(called.media(1)).shape
     if latents.ndim == 3:
-        latents = unpack(latents, case.family.token_grid(shape[1:]), case.family.patch())
+        latents = unpack(latents, called.family.token_grid(shape[1:]), called.family.patch())
     assert latents.shape == shape
-    np.testing.assert_allclose(case.published.decode(latents), made(case, "np") * 255, atol=0.6)
+    np.testing.assert_allclose(called.published.decode(latents), made(called, "np") * 255, atol=0.6)
 
 
-def test_the_scheduler_is_the_folders(case: Case) -> None:
-    stored = json.loads((case.snapshot / "scheduler" / "scheduler_config.json").read_text())
-    assert type(case.published.scheduler()).__name__ == stored["_class_name"]
+def test_the_scheduler_is_the_folders(called: Case) -> None:
+    stored = json.loads((called.snapshot / "scheduler" / "scheduler_config.json").read_text())
+    assert type(called.published.scheduler()).__name__ == stored["_class_name"]
 
 
 def test_weights_that_are_not_there_are_refused_with_what_to_do(hub: Path) -> None:

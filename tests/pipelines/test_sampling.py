@@ -18,16 +18,16 @@ STEPS, SCALE = 3, 2.5
 
 
 @torch.no_grad()
-def test_timesteps_guidance_and_what_is_made_are_the_pipelines_own(case: Case) -> None:
-    with times_of(case.transformer) as theirs:
-        expected = made(case, "latent", guidance=SCALE, steps=STEPS)
-    shape = case.published.encode_media(case.media(1)).shape[1:]
-    if case.family.modality == "audio":
+def test_timesteps_guidance_and_what_is_made_are_the_pipelines_own(called: Case) -> None:
+    with times_of(called.transformer) as theirs:
+        expected = made(called, "latent", guidance=SCALE, steps=STEPS)
+    shape = called.published.encode_media(called.media(1)).shape[1:]
+    if called.family.modality == "audio":
         expected = expected.transpose(1, 2)
     elif expected.ndim == 3:
-        expected = unpack(expected, case.family.token_grid(shape), case.family.patch())
-    with times_of(case.transformer) as ours:
-        found = sampled(case, tuple(shape))
+        expected = unpack(expected, called.family.token_grid(shape), called.family.patch())
+    with times_of(called.transformer) as ours:
+        found = sampled(called, tuple(shape))
     assert len(theirs) == STEPS
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found, expected[:1], rtol=1e-3, atol=1e-4)
