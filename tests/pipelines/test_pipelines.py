@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from selfflow_bench.errors import DamagedFileError, FieldError
+from selfflow_bench.families.base import REFERENCE
 from selfflow_bench.families.parts.packing import unpack
 from selfflow_bench.pipelines import LACKING, pipeline_class
 from selfflow_bench.pipelines.snapshot import local_snapshot
@@ -26,8 +30,8 @@ OF_NOISE = ("hidden_states", "x", "timestep", "timesteps", "timestep_r", "t")
 """A transformer's arguments that are no caption's."""
 
 
-def own_call(case: Case) -> tuple[dict[str, Any], Any]:
-    """What diffusers' own pipeline calls its transformer with, and what that returns."""
+def own_call(case: Case, **more: Any) -> tuple[dict[str, Any], Any]:
+    """What diffusers' own pipeline, called with more or not, calls its transformer with, and what that returns."""
     found: list[tuple[dict[str, Any], Any]] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -37,14 +41,14 @@ def own_call(case: Case) -> tuple[dict[str, Any], Any]:
 
     handle = case.transformer.register_forward_hook(keep, with_kwargs=True)
     try:
-        made(case, "latent")
+        made(case, "latent", **more)
     finally:
         handle.remove()
     return found[0]
 
 
 def test_text_is_what_the_pipelines_own_transformer_is_given(called: Case) -> None:
-    conditions = called.published.encode_text([CAPTION, "", OTHER], called.length)
+    conditions = called.published.encode_text([called.caption, "", OTHER], called.length)
     theirs, output = own_call(called)
     assert all(len(value) == 3 and value.device.type == "cpu" for value in conditions.values())
     latents = torch.zeros(called.published.encode_media(called.media(1)).shape)
@@ -71,6 +75,27 @@ def test_the_empty_caption_is_what_the_pipeline_guides_away_from(name: str, hub:
         encoded = case.published.pipeline.encode_prompt(CAPTION, True, "", max_sequence_length=case.length)
     torch.testing.assert_close(found["text"][1:], encoded[2])
     assert torch.equal(found["text_mask"][1:], encoded[3].bool())
+
+
+def test_a_reference_is_what_the_pipelines_own_transformer_is_given(cases: Callable[[str], Case]) -> None:
+    case = cases("flux2")
+    media = case.media(1)
+    theirs, _ = own_call(case, image=Image.fromarray(media[0]))
+    latents = case.published.encode_media(media)
+    conditions = {**case.published.encode_text([CAPTION], case.length), REFERENCE: latents}
+    ours = case.family.arguments(latents, torch.zeros(1), conditions)
+    tokens = math.prod(case.family.token_grid(latents.shape[1:]))
+    torch.testing.assert_close(ours["hidden_states"][:, tokens:], theirs["hidden_states"][:, tokens:])
+    assert torch.equal(ours["img_ids"].long(), theirs["img_ids"][0])
+
+
+def test_a_caption_too_long_for_omnigen_keeps_what_stands_behind_it(cases: Callable[[str], Case]) -> None:
+    published = cases("omnigen").published
+    whole, cut = (published.encode_text([text], 128) for text in (CAPTION, CAPTION * 9))
+    length = int(whole["text_mask"].sum())
+    assert length < 128
+    assert cut["text_mask"].all()
+    assert torch.equal(cut["text_ids"][0, -10:], whole["text_ids"][0, length - 10 : length])
 
 
 def test_latents_are_of_the_recipes_shape_and_make_the_autoencoders_own_round(case: Case) -> None:

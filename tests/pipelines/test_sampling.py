@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfflow_bench.families.base import GUIDANCE
 from selfflow_bench.families.parts.packing import unpack
-from tests.pipelines.cases import CAPTION, Case, made
+from tests.pipelines.cases import Case, made
 
 STEPS, SCALE = 3, 2.5
 
@@ -36,7 +36,7 @@ def test_timesteps_guidance_and_what_is_made_are_the_pipelines_own(called: Case)
 def sampled(case: Case, shape: tuple[int, ...]) -> Tensor:
     """The loop that the published pipeline documents, on the noise that its own call draws."""
     published, family = case.published, case.family
-    captions, away = (published.encode_text([text], case.length) for text in (CAPTION, published.negative))
+    captions, away = (published.encode_text([text], case.length) for text in (case.caption, published.negative))
     guide, scheduler = published.guide(SCALE), published.schedule(shape, STEPS)
     latents = case.noise(shape) * published.noise_scale
     for timestep in scheduler.timesteps:
