@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from selfflow_bench.by_name import names
 from selfflow_bench.families.base import Family
+from selfflow_bench.families.parts.packing import unpack
 from selfflow_bench.pipelines import pipeline_class
 from selfflow_bench.pipelines.base import PublishedPipeline
 from selfflow_bench.pipelines.families.ace_step import AceStepPublished
@@ -37,6 +38,8 @@ SMALLER = {"hunyuanvideo": {"num_frames": 5, "height": 32, "width": 48}}
 LENGTHS = {
     "ace_step": 256,
     "hunyuanvideo": 1000,
+    "kandinsky5_image": 300,
+    "kandinsky5_video": 300,
     "lumina2": 256,
     "omnigen": 512,
     "qwen_image": 256,
@@ -93,6 +96,12 @@ class Case:
         self.size, self.length = SMALLER.get(name, SIZES[self.family.modality]), LENGTHS.get(name, 12)
         if isinstance(self.published, AceStepPublished):
             self.published.seconds = SECONDS
+        if name == "kandinsky5_image":
+            self.published.pipeline.resolutions = [(self.size["width"], self.size["height"])]
+        if name == "kandinsky5_video":  # one token a character is too many for the whole
+            self.published.pipeline.prompt_template = self.published.pipeline.prompt_template[-300:]
+        if name.startswith("kandinsky5"):
+            self.family.attach(self.transformer)
         if name == "chroma":
             mend_mask(self.published.pipeline)
 
@@ -108,7 +117,20 @@ class Case:
         source = torch.manual_seed(0)
         if self.family.modality == "audio":
             return torch.randn(1, *reversed(shape), generator=source).transpose(1, 2)
+        if self.name.startswith("kandinsky5"):
+            return torch.randn(1, *shape[1:], shape[0], generator=source).movedim(-1, 1)
         return torch.randn(1, *shape, generator=source)
+
+    def as_latents(self, made: Tensor) -> Tensor:
+        """What the pipeline's own call makes, laid out as the family's latents."""
+        shape = self.published.encode_media(self.media(1)).shape[1:]
+        if self.family.modality == "audio":
+            return made.transpose(1, 2)
+        if made.ndim == 3:
+            return unpack(made, self.family.token_grid(shape), self.family.patch())
+        if self.name.startswith("kandinsky5"):
+            return made.movedim(-1, 1).view(-1, *shape)
+        return made
 
 
 def mend_mask(pipeline: Any) -> None:

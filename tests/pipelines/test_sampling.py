@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_bench.families.base import GUIDANCE
-from selfflow_bench.families.parts.packing import unpack
 from tests.pipelines.cases import Case, made
 
 STEPS, SCALE = 3, 2.5
@@ -20,14 +19,9 @@ STEPS, SCALE = 3, 2.5
 @torch.no_grad()
 def test_timesteps_guidance_and_what_is_made_are_the_pipelines_own(called: Case) -> None:
     with times_of(called.transformer) as theirs:
-        expected = made(called, "latent", guidance=SCALE, steps=STEPS)
-    shape = called.published.encode_media(called.media(1)).shape[1:]
-    if called.family.modality == "audio":
-        expected = expected.transpose(1, 2)
-    elif expected.ndim == 3:
-        expected = unpack(expected, called.family.token_grid(shape), called.family.patch())
+        expected = called.as_latents(made(called, "latent", guidance=SCALE, steps=STEPS))
     with times_of(called.transformer) as ours:
-        found = sampled(called, tuple(shape))
+        found = sampled(called, tuple(expected.shape[1:]))
     assert len(theirs) == STEPS
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found, expected[:1], rtol=1e-3, atol=1e-4)

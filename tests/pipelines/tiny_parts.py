@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import AutoencoderKL, AutoencoderKLWan
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -141,6 +142,13 @@ def kl(channels: int = 16, scaling: float = 0.3611, shift: float | None = 0.1159
 def wan() -> AutoencoderKLWan:
     """4 frames, 8 x 8 cells to one, 16 channels; the statistics are the published ones."""
     return AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+
+
+def with_output(transformer: nn.Module) -> None:
+    """Weights where a class begins with none, without which a transformer says the same of all captions."""
+    for weights in transformer.parameters():
+        if not weights.any():
+            nn.init.normal_(weights, std=0.1)
 
 
 def _t5(tokenizer: Any) -> dict[str, int]:

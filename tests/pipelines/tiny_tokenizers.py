@@ -13,6 +13,9 @@ from transformers import (
     PixtralImageProcessor,
     PixtralProcessor,
     Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     T5Tokenizer,
 )
 
@@ -52,6 +55,11 @@ def qwen() -> Any:
     """Bytes, and turns of a conversation."""
     tokens = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     return Qwen2Tokenizer(vocab=_numbered(tokens), merges=[], model_max_length=4096, chat_template=TURNS)
+
+
+def qwen_vl() -> Any:
+    """The same, in a processor that takes pictures and clips too."""
+    return Qwen2VLProcessor(Qwen2VLImageProcessor(), qwen(), Qwen2VLVideoProcessor(), chat_template=TURNS)
 
 
 def phi() -> Any:
