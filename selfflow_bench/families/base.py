@@ -28,13 +28,15 @@ Conditions = Mapping[str, Tensor]
 """What a sample is conditioned on, batch first.
 
 ``text``: float ``[B, T, D]``, zero behind a caption's end; ``text_mask``: bool ``[B, T]``; ``text_ids``: int64
-``[B, T]``, the tokenizer's. ``reference``, where a family takes one: clean latents ``[B, C, *cells]``. ``label``: int64
-``[B]``, a class, in families that know classes and no text. ``guidance``: float ``[B]``, the scale that models
-distilled for guidance embed; 1, which is none, where it is absent.
+``[B, T]``, the tokenizer's. ``text_attended``: bool ``[B, T]``, the text tokens that take part at all, in families that
+otherwise have all of them take part. ``reference``, where a family takes one: clean latents ``[B, C, *cells]``.
+``label``: int64 ``[B]``, a class, in families that know classes and no text. ``guidance``: float ``[B]``, the scale
+that models distilled for guidance embed; 1, which is none, where it is absent.
 """
 REFERENCE = "reference"
 LABEL = "label"
 GUIDANCE = "guidance"
+ATTENDED = "text_attended"
 
 
 class Family(ABC):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import torch
 from diffusers import ChromaTransformer2DModel, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
-from selfflow_bench.families.base import Conditions
+from selfflow_bench.families.base import ATTENDED, Conditions
+from selfflow_bench.families.parts.masked_keys import mask_keys
 from selfflow_bench.families.parts.two_streams import TwoStreams
 
 
@@ -25,9 +27,19 @@ class Chroma(TwoStreams):
             warnings.filterwarnings("ignore", message=".*FluxPosEmbed", category=FutureWarning)
             return super().make()
 
+    def attach(self, transformer: nn.Module) -> None:
+        """A mask reaches all blocks."""
+        super().attach(transformer)
+        attentions = [block.get_submodule("attn") for block in self.blocks(transformer)]
+        mask_keys(transformer, transformer.get_submodule("pos_embed"), attentions)
+
     def arguments(self, latents: Tensor, time: Tensor | LevelRows, conditions: Conditions) -> dict[str, Any]:
-        """Captions are attended without a mask, which the class itself drops under gradient checkpointing."""
-        return self.image_arguments(latents, time, conditions)
+        """Captions are attended to their full padded length, unless the conditions say what is attended."""
+        arguments = self.image_arguments(latents, time, conditions)
+        if ATTENDED in conditions:
+            attended, tokens = conditions[ATTENDED], arguments["hidden_states"].shape[1]
+            arguments["attention_mask"] = torch.cat([attended, attended.new_ones(len(attended), tokens)], 1)
+        return arguments
 
     def hidden_tokens(self, output: Any, latents: Tensor, conditions: Conditions) -> Tensor:
         """Two-stream blocks return (text, image), one-stream blocks [text, image] as one."""

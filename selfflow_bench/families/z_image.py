@@ -10,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
-from selfflow_bench.families.base import Conditions, Family
+from selfflow_bench.families.base import ATTENDED, Conditions, Family
 from selfflow_bench.families.parts.context_rows import fill_context_mean
 from selfflow_bench.families.parts.padded_parts import padded
 
@@ -18,7 +18,8 @@ from selfflow_bench.families.parts.padded_parts import padded
 class ZImage(Family):
     """Images. Output: data - noise. Time: 1 - sigma. Padding is modulated as text is.
 
-    Captions go in at their full padded length: cutting each at its end would wait for the device.
+    Captions go in at their full padded length, unless the conditions say what of them is attended: cutting each at its
+    end waits for the device.
     """
 
     modality = "image"
@@ -50,7 +51,7 @@ class ZImage(Family):
         return {
             "x": list(latents[:, :, None].unbind()),
             "t": time,
-            "cap_feats": list(conditions["text"].unbind()),
+            "cap_feats": _captions(conditions),
             "patch_size": self.patch()[0],
         }
 
@@ -64,7 +65,8 @@ class ZImage(Family):
         """The refiners' [image, padding] and the layers' [image, padding, text, padding]."""
         batch, tokens = target.shape
         image = torch.cat([target, target.new_full((batch, padded(tokens) - tokens), context)], 1)
-        text = target.new_full((batch, padded(conditions["text"].shape[1])), context)
+        longest = max(len(caption) for caption in _captions(conditions))
+        text = target.new_full((batch, padded(longest)), context)
         return [image, torch.cat([image, text], 1)]
 
     def hidden_tokens(self, output: Any, latents: Tensor, conditions: Conditions) -> Tensor:
@@ -76,3 +78,12 @@ class ZImage(Family):
     def scheduler(self, shift: float) -> FlowMatchEulerDiscreteScheduler:
         """As in the published pipeline: Euler steps on shifted flow sigmas."""
         return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+def _captions(conditions: Conditions) -> list[Tensor]:
+    """``[T, D]`` of each sample, without what is not attended behind it."""
+    captions = conditions["text"].unbind()
+    if ATTENDED not in conditions:
+        return list(captions)
+    lengths = conditions[ATTENDED].sum(1).tolist()
+    return [caption[:length] for caption, length in zip(captions, lengths, strict=True)]

@@ -12,12 +12,9 @@ if TYPE_CHECKING:
 
 LACKING = {
     "anima": "diffusers has it as modular blocks only, with no pipeline class that loads a folder of it",
-    "chroma": "its pipeline masks a caption's padding, and the family attends to it",
     "cosmos": "its pipeline cannot be made without a safety checker that is not installed",
     "longcat_video": "diffusers has no class of its transformer and no pipeline for it",
-    "sit": "its conditions are class labels, which need no text encoder, and its weights are no folder of diffusers",
     "wan_s2v": "diffusers has no class of its transformer and no pipeline that encodes speech for it",
-    "z_image": "its pipeline cuts each caption at its end, and the family takes all at one length",
     "z_image_omni": "its weights are announced and not published",
 }
 """Families without a published pipeline, and why."""

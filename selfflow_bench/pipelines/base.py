@@ -69,12 +69,7 @@ class PublishedPipeline(ABC):
         parts = inspect.signature(self.pipeline_class.__init__).parameters
         text = () if encodes_text else tuple(name for name in parts if name.startswith(_OF_TEXT))
         try:
-            self.pipeline = self.pipeline_class.from_pretrained(
-                snapshot,
-                dtype={"vae": torch.float32, "default": dtype},
-                local_files_only=True,
-                **dict.fromkeys((*self.absent, *text)),
-            )
+            self.pipeline = self.load(snapshot, dtype, (*self.absent, *text))
         except (OSError, ValueError, KeyError) as error:
             problem = str(error).splitlines()[0]
             raise DamagedFileError(
@@ -83,6 +78,15 @@ class PublishedPipeline(ABC):
             ) from error
         self.pipeline.to(device)
         self.device = device
+
+    def load(self, snapshot: Path, dtype: torch.dtype, absent: Sequence[str]) -> Any:
+        """diffusers' pipeline without some parts, or an object with its parts under the names that they have there."""
+        return self.pipeline_class.from_pretrained(
+            snapshot,
+            dtype={"vae": torch.float32, "default": dtype},
+            local_files_only=True,
+            **dict.fromkeys(absent),
+        )
 
     def encode_text(self, captions: Sequence[str], length: int) -> dict[str, Tensor]:
         """The family's conditions for captions, on the CPU, batch first, in the text encoders' type.

@@ -12,6 +12,8 @@ from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.recipe import UNPINNED, Checkpoint
 
 _INDEX = "model_index.json"
+_CONFIG = "config.json"
+"""What a folder has instead that is one model's, such as an autoencoder's."""
 
 
 def local_snapshot(checkpoint: Checkpoint) -> Path:
@@ -58,7 +60,7 @@ def _missing(folder: Path) -> list[str]:
     """What the pipeline's index and the indices of weights in several files name, and the folder has not."""
     index = folder / _INDEX
     if not index.exists():
-        return [_INDEX]
+        return [] if (folder / _CONFIG).exists() else [_INDEX]
     parts = [
         name
         for name, kind in json.loads(index.read_text(encoding="utf-8")).items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.pipelines.cases import FAMILIES, Case
+from tests.pipelines.cases import ASSEMBLED, FAMILIES, Case
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,19 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session")
+def cases(hub: Path) -> Callable[[str], Case]:
+    """A family's case, made once."""
+    return cache(lambda name: Case(name, hub))
+
+
 @pytest.fixture(scope="session", params=FAMILIES)
-def case(request: pytest.FixtureRequest, hub: Path) -> Case:
-    return Case(request.param, hub)
+def case(request: pytest.FixtureRequest, cases: Callable[[str], Case]) -> Case:
+    """Of every family."""
+    return cases(request.param)
+
+
+@pytest.fixture(scope="session", params=[name for name in FAMILIES if name not in ASSEMBLED])
+def called(request: pytest.FixtureRequest, cases: Callable[[str], Case]) -> Case:
+    """Of every family that diffusers has a pipeline of."""
+    return cases(request.param)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from selfflow_bench.errors import DamagedFileError, FieldError
-from selfflow_bench.families.parts.packing import unpack
+from selfflow_bench.families.base import REFERENCE
 from selfflow_bench.pipelines import LACKING, pipeline_class
 from selfflow_bench.pipelines.snapshot import local_snapshot
 from selfflow_bench.places import default_places
@@ -22,37 +25,44 @@ from selfflow_bench.recipe import Checkpoint, load_recipe
 from tests.pipelines.cases import CAPTION, OTHER, Case, first, made
 from tests.pipelines.tiny_hub import tiny_checkpoint
 
+OF_NOISE = ("hidden_states", "x", "timestep", "timesteps", "timestep_r", "t")
+"""A transformer's arguments that are no caption's."""
 
-def own_call(case: Case) -> tuple[dict[str, Any], Any]:
-    """What diffusers' own pipeline calls its transformer with, and what that returns."""
+
+def own_call(case: Case, **more: Any) -> tuple[dict[str, Any], Any]:
+    """What diffusers' own pipeline, called with more or not, calls its transformer with, and what that returns."""
     found: list[tuple[dict[str, Any], Any]] = []
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        given = {name: value[:1] if isinstance(value, Tensor) else value for name, value in bound.arguments.items()}
-        found.append((given, first(output)[:1]))
+        # Kandinsky's own call writes its steps into what it gave.
+        given = {
+            name: value[:1].clone() if isinstance(value, Tensor) else value for name, value in bound.arguments.items()
+        }
+        found.append((given, first(output)))
 
     handle = case.transformer.register_forward_hook(keep, with_kwargs=True)
     try:
-        made(case, "latent")
+        made(case, "latent", **more)
     finally:
         handle.remove()
     return found[0]
 
 
-def test_text_is_what_the_pipelines_own_transformer_is_given(case: Case) -> None:
-    conditions = case.published.encode_text([CAPTION, "", OTHER], case.length)
-    theirs, output = own_call(case)
+def test_text_is_what_the_pipelines_own_transformer_is_given(called: Case) -> None:
+    conditions = called.published.encode_text([called.caption, "", OTHER], called.length)
+    theirs, output = own_call(called)
     assert all(len(value) == 3 and value.device.type == "cpu" for value in conditions.values())
-    latents = torch.zeros(case.published.encode_media(case.media(1)).shape)
+    latents = torch.zeros(called.published.encode_media(called.media(1)).shape)
     found = []
     for row in range(3):
         one = {name: value[row : row + 1] for name, value in conditions.items()}
-        ours = case.family.arguments(latents, torch.zeros(1), one)
+        ours = called.family.arguments(latents, torch.zeros(1), one)
         # Noise and time are the pipeline's own: what remains is what captions became.
-        ours |= {name: theirs[name] for name in ("hidden_states", "timestep", "timestep_r") if name in ours}
+        ours |= {name: theirs[name] for name in OF_NOISE if name in ours}
         with torch.no_grad():
-            found.append(first(case.transformer(**ours, return_dict=False)))
+            found.append(first(called.transformer(**ours, return_dict=False)))
+    output = output[: len(found[0])]
     torch.testing.assert_close(found[0], output, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found[1], output, atol=1e-4)
     assert not torch.allclose(found[2], output, atol=1e-4)
@@ -67,6 +77,27 @@ def test_the_empty_caption_is_what_the_pipeline_guides_away_from(name: str, hub:
         encoded = case.published.pipeline.encode_prompt(CAPTION, True, "", max_sequence_length=case.length)
     torch.testing.assert_close(found["text"][1:], encoded[2])
     assert torch.equal(found["text_mask"][1:], encoded[3].bool())
+
+
+def test_a_reference_is_what_the_pipelines_own_transformer_is_given(cases: Callable[[str], Case]) -> None:
+    case = cases("flux2")
+    media = case.media(1)
+    theirs, _ = own_call(case, image=Image.fromarray(media[0]))
+    latents = case.published.encode_media(media)
+    conditions = {**case.published.encode_text([CAPTION], case.length), REFERENCE: latents}
+    ours = case.family.arguments(latents, torch.zeros(1), conditions)
+    tokens = math.prod(case.family.token_grid(latents.shape[1:]))
+    torch.testing.assert_close(ours["hidden_states"][:, tokens:], theirs["hidden_states"][:, tokens:])
+    assert torch.equal(ours["img_ids"].long(), theirs["img_ids"][0])
+
+
+def test_a_caption_too_long_for_omnigen_keeps_what_stands_behind_it(cases: Callable[[str], Case]) -> None:
+    published = cases("omnigen").published
+    whole, cut = (published.encode_text([text], 128) for text in (CAPTION, CAPTION * 9))
+    length = int(whole["text_mask"].sum())
+    assert length < 128
+    assert cut["text_mask"].all()
+    assert torch.equal(cut["text_ids"][0, -10:], whole["text_ids"][0, length - 10 : length])
 
 
 def test_latents_are_of_the_recipes_shape_and_make_the_autoencoders_own_round(case: Case) -> None:
@@ -102,20 +133,17 @@ def own_round(case: Case, values: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def test_decoding_is_the_pipelines_own(case: Case) -> None:
-    if case.family.modality == "audio":
+def test_decoding_is_the_pipelines_own(called: Case) -> None:
+    if called.family.modality == "audio":
         pytest.skip("the pipeline makes every sound equally loud, which is no part of decoding")
-    latents = made(case, "latent")
-    shape = case.published.encode_media(case.media(1)).shape
-    if latents.ndim == 3:
-        latents = unpack(latents, case.family.token_grid(shape[1:]), case.family.patch())
-    assert latents.shape == shape
-    np.testing.assert_allclose(case.published.decode(latents), made(case, "np") * 255, atol=0.6)
+    latents = called.as_latents(made(called, "latent"))
+    assert latents.shape == called.published.encode_media(called.media(1)).shape
+    np.testing.assert_allclose(called.published.decode(latents), made(called, "np") * 255, atol=0.6)
 
 
-def test_the_scheduler_is_the_folders(case: Case) -> None:
-    stored = json.loads((case.snapshot / "scheduler" / "scheduler_config.json").read_text())
-    assert type(case.published.scheduler()).__name__ == stored["_class_name"]
+def test_the_scheduler_is_the_folders(called: Case) -> None:
+    stored = json.loads((called.snapshot / "scheduler" / "scheduler_config.json").read_text())
+    assert type(called.published.scheduler()).__name__ == stored["_class_name"]
 
 
 def test_weights_that_are_not_there_are_refused_with_what_to_do(hub: Path) -> None:

@@ -11,23 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_bench.families.base import GUIDANCE
-from selfflow_bench.families.parts.packing import unpack
-from tests.pipelines.cases import CAPTION, Case, made
+from tests.pipelines.cases import Case, made
 
 STEPS, SCALE = 3, 2.5
 
 
 @torch.no_grad()
-def test_timesteps_guidance_and_what_is_made_are_the_pipelines_own(case: Case) -> None:
-    with times_of(case.transformer) as theirs:
-        expected = made(case, "latent", guidance=SCALE, steps=STEPS)
-    shape = case.published.encode_media(case.media(1)).shape[1:]
-    if case.family.modality == "audio":
-        expected = expected.transpose(1, 2)
-    elif expected.ndim == 3:
-        expected = unpack(expected, case.family.token_grid(shape), case.family.patch())
-    with times_of(case.transformer) as ours:
-        found = sampled(case, tuple(shape))
+def test_timesteps_guidance_and_what_is_made_are_the_pipelines_own(called: Case) -> None:
+    with times_of(called.transformer) as theirs:
+        expected = called.as_latents(made(called, "latent", guidance=SCALE, steps=STEPS))
+    with times_of(called.transformer) as ours:
+        found = sampled(called, tuple(expected.shape[1:]))
     assert len(theirs) == STEPS
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(found, expected[:1], rtol=1e-3, atol=1e-4)
@@ -36,7 +30,7 @@ def test_timesteps_guidance_and_what_is_made_are_the_pipelines_own(case: Case) -
 def sampled(case: Case, shape: tuple[int, ...]) -> Tensor:
     """The loop that the published pipeline documents, on the noise that its own call draws."""
     published, family = case.published, case.family
-    captions, away = (published.encode_text([text], case.length) for text in (CAPTION, published.negative))
+    captions, away = (published.encode_text([text], case.length) for text in (case.caption, published.negative))
     guide, scheduler = published.guide(SCALE), published.schedule(shape, STEPS)
     latents = case.noise(shape) * published.noise_scale
     for timestep in scheduler.timesteps:

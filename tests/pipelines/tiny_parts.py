@@ -5,14 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers import AutoencoderKL, AutoencoderKLWan
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     Gemma2Config,
     Gemma2Model,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    MistralConfig,
+    PixtralVisionConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     UMT5Config,
@@ -80,6 +87,42 @@ def qwen_vl(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
 
+def mistral3(tokenizer: Any) -> Mistral3ForConditionalGeneration:
+    """A decoder of 31 layers, and a picture encoder of one."""
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 16,
+        "num_hidden_layers": 31,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+    }
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return Mistral3ForConditionalGeneration(
+        Mistral3Config(
+            text_config=MistralConfig(**text),
+            vision_config=PixtralVisionConfig(**vision),
+            image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        )
+    )
+
+
+def qwen3(tokenizer: Any) -> Qwen3Model:
+    """A decoder of two layers."""
+    return Qwen3Model(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+        )
+    )
+
+
 def kl(channels: int = 16, scaling: float = 0.3611, shift: float | None = 0.1159) -> AutoencoderKL:
     """8 x 8 cells to one."""
     return AutoencoderKL(
@@ -99,6 +142,13 @@ def kl(channels: int = 16, scaling: float = 0.3611, shift: float | None = 0.1159
 def wan() -> AutoencoderKLWan:
     """4 frames, 8 x 8 cells to one, 16 channels; the statistics are the published ones."""
     return AutoencoderKLWan(base_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+
+
+def with_output(transformer: nn.Module) -> None:
+    """Weights where a class begins with none, without which a transformer says the same of all captions."""
+    for weights in transformer.parameters():
+        if not weights.any():
+            nn.init.normal_(weights, std=0.1)
 
 
 def _t5(tokenizer: Any) -> dict[str, int]:

@@ -6,8 +6,24 @@ import string
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokenizer
+from transformers import (
+    CLIPTokenizer,
+    GemmaTokenizer,
+    LlamaTokenizer,
+    PixtralImageProcessor,
+    PixtralProcessor,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    T5Tokenizer,
+)
 
+TURNS_OF_PARTS = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n"
+    "{% for part in turn.content %}{% if part.type == 'image' %}[IMG]{% else %}{{ part.text }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}"
+)
 CHARACTERS = (*string.ascii_lowercase, *string.ascii_uppercase, *string.digits, *string.punctuation)
 TURNS = (
     "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
@@ -39,6 +55,28 @@ def qwen() -> Any:
     """Bytes, and turns of a conversation."""
     tokens = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     return Qwen2Tokenizer(vocab=_numbered(tokens), merges=[], model_max_length=4096, chat_template=TURNS)
+
+
+def qwen_vl() -> Any:
+    """The same, in a processor that takes pictures and clips too."""
+    return Qwen2VLProcessor(Qwen2VLImageProcessor(), qwen(), Qwen2VLVideoProcessor(), chat_template=TURNS)
+
+
+def phi() -> Any:
+    """Bytes and characters, and turns as Phi 3 marks them; ▁ stands for a space."""
+    special = ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>", "<|diffusion|>"]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *CHARACTERS]
+    return LlamaTokenizer(vocab=_numbered(tokens), merges=[], additional_special_tokens=special[3:])
+
+
+def pixtral() -> Any:
+    """Bytes, and a processor whose turns have parts."""
+    special = ["<unk>", "<pad>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    tokens = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>", *special]
+    tokenizer = Qwen2Tokenizer(
+        vocab=_numbered(tokens), merges=[], model_max_length=4096, pad_token="<pad>", additional_special_tokens=special
+    )
+    return PixtralProcessor(PixtralImageProcessor(), tokenizer, chat_template=TURNS_OF_PARTS)
 
 
 def _numbered(tokens: list[str]) -> dict[str, int]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from diffusers import AceStepPipeline, AutoencoderOobleck, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.ace_step import AceStepConditionEncoder
-from transformers import Qwen3Config, Qwen3Model
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
 
@@ -32,7 +31,7 @@ def pipeline(transformer: Any) -> AceStepPipeline:
     tokenizer = tiny_tokenizers.qwen()
     return AceStepPipeline(
         tokenizer=tokenizer,
-        text_encoder=Qwen3Model(Qwen3Config(**ATTENTION, vocab_size=len(tokenizer), num_hidden_layers=2)),
+        text_encoder=tiny_parts.qwen3(tokenizer),
         condition_encoder=AceStepConditionEncoder(
             **ATTENTION,
             text_hidden_dim=tiny_parts.WIDTH,

@@ -1,0 +1,37 @@
+"""Qwen 2.5-VL, CLIP, a KL autoencoder (8 cells to one, 16 channels), Euler steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5T2IPipeline
+
+from tests.pipelines import tiny_parts, tiny_tokenizers
+
+TRANSFORMER = {
+    "in_visual_dim": 16,
+    "out_visual_dim": 16,
+    "in_text_dim": tiny_parts.WIDTH,
+    "in_text_dim2": tiny_parts.CLIP_WIDTH,
+    "time_dim": 16,
+    "model_dim": 32,
+    "ff_dim": 32,
+    "num_text_blocks": 2,
+    "num_visual_blocks": 2,
+    "axes_dims": [4, 6, 6],
+}
+
+
+def pipeline(transformer: Any) -> Kandinsky5T2IPipeline:
+    """With a transformer of the configuration above."""
+    processor, clip = tiny_tokenizers.qwen_vl(), tiny_tokenizers.clip()
+    tiny_parts.with_output(transformer)
+    return Kandinsky5T2IPipeline(
+        tokenizer=processor,
+        text_encoder=tiny_parts.qwen_vl(processor.tokenizer),
+        tokenizer_2=clip,
+        text_encoder_2=tiny_parts.clip(clip),
+        vae=tiny_parts.kl(),
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
