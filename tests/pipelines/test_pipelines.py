@@ -169,8 +169,8 @@ def test_a_family_without_a_pipeline_says_why(family: str) -> None:
 
 def test_media_are_encoded_and_decoded_without_text_encoders(case: Case) -> None:
     alone = type(case.published)(case.snapshot, torch.device("cpu"), torch.float32, encodes_text=False)
-    loaded = [name for name, part in alone.pipeline.components.items() if part is not None]
-    assert not [name for name in loaded if name.startswith(("text_encoder", "tokenizer"))]
+    loaded = [name for name, part in vars(alone.pipeline).items() if part is not None]
+    assert not [name for name in loaded if name.startswith("text_encoder")]
     latents = case.published.encode_media(case.media(1))
     assert torch.equal(alone.encode_media(case.media(1)), latents)
     np.testing.assert_array_equal(alone.decode(latents), case.published.decode(latents))
