@@ -1,4 +1,4 @@
-"""Commands that set published numbers against ours: reproduce, export-samples."""
+"""Commands that set published numbers against ours: reproduce, export-samples, rescore."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PEAK_TFLOPS, SHARE = 989.0, 0.4
 
 
 def add_to(commands: Commands) -> None:
-    """Add reproduce and export-samples."""
+    """Add reproduce, export-samples and rescore."""
     made = commands.add("reproduce", _reproduce, "run a published claim and write what became of it into the ledger")
     made.add_argument("claim", nargs="?", help="its id in results/claims.toml; default: list them")
     made.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (default 3; 1 settles none)")
@@ -35,6 +35,11 @@ def add_to(commands: Commands) -> None:
     )
     export.add_argument("run", help="a finished run of this machine, as status names it")
     export.add_argument("file", type=Path, help="where to, such as samples.npz")
+    rescore = commands.add("rescore", _rescore, "a finished run's distances from other statistics than its record's")
+    rescore.add_argument("run", help="a finished run of this machine, as status names it")
+    rescore.add_argument(
+        "--against", type=Path, required=True, help="an .npz of mu and sigma: published, or kept by another run"
+    )
 
 
 def _reproduce(chosen: argparse.Namespace, places: Places) -> int:
@@ -141,4 +146,25 @@ def _export_samples(chosen: argparse.Namespace, places: Places) -> int:
         print(json.dumps({"file": str(chosen.file), "shape": shape}))
     else:
         out.print(f"{chosen.file}: {shape[0]:,} pictures of {shape[1]}x{shape[2]}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _rescore(chosen: argparse.Namespace, places: Places) -> int:
+    from selfflow_bench.rescoring import rescore
+    from selfflow_bench.results.wording import metric_kind, number
+    from selfflow_bench.run import named_run
+
+    run = named_run(chosen.run, places, ["done"])
+    found = rescore(run.spec, run.folder, chosen.against)
+    if chosen.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    table = Table("distance", "network", "value", "n", box=None, pad_edge=False)
+    table.columns[1].overflow = "fold"
+    for name, score in found.items():
+        table.add_row(metric_kind(name), score["network"], number(score["value"]), f"{score['n']:,}")
+    out.print(table)
+    if any(score["rank_deficient"] for score in found.values()):
+        out.print("The Fréchet distance is biased upwards: n is below its network's dimension.", highlight=False)
+    out.print(f"{run.spec.name} against {chosen.against}; its record is as it was.", highlight=False, soft_wrap=True)
     return 0

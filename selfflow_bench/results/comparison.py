@@ -35,7 +35,10 @@ NO_MARGINS: Margins = {}
 
 @dataclass(frozen=True)
 class Score:
-    """A metric of one method over its seeds. `mean` is null, with the reason, where no seed has a value."""
+    """A metric of one method over its seeds. `mean` is null, with the reason, where no seed has a value.
+
+    `reference_sha256` is of published statistics that the media were compared with in place of real media.
+    """
 
     n: int
     mean: float | None
@@ -45,6 +48,7 @@ class Score:
     media: int | None
     network: str | None
     rank_deficient: bool | None
+    reference_sha256: str | None
     reason: str | None
 
 
@@ -322,6 +326,7 @@ def _score(name: str, records: list[Record]) -> Score:
         media=found[0].n,
         network=found[0].network,
         rank_deficient=found[0].rank_deficient,
+        reference_sha256=found[0].reference_sha256,
         reason=reasons[0] if reasons else None,
     )
 

@@ -122,7 +122,9 @@ def _notes(table: Comparison) -> str:
     lines = []
     for name in table.metrics:
         scores = [arm.scores[name] for arm in table.arms if name in arm.scores]
-        facts = [f"{scores[0].media} generated against as many real"] if scores[0].network else []
+        against = scores[0].reference_sha256
+        compared = "as many real" if against is None else f"published statistics {against[:12]}"
+        facts = [f"{scores[0].media} generated against {compared}"] if scores[0].network else []
         untrained = next((score.untrained for score in scores if score.untrained is not None), None)
         if untrained is not None:
             facts.append(f"untrained weights {number(untrained)}")

@@ -13,7 +13,7 @@ from selfflow_bench.results.record import VALIDATION_LOSS
 from selfflow_bench.results.statistics import BETTER, EQUIVALENT, NOT_MEASURED, ONE_SEED, WORSE, MeanDifference
 from selfflow_bench.results.wording import (
     detectable,
-    metric_kind,
+    metric_label,
     metric_title,
     number,
     percent,
@@ -61,7 +61,11 @@ def _table(
         table.add_column("verdict", min_width=12)
     for name in comparison.metrics:
         score, difference = arm.scores.get(name), differences.get(name)
-        cells = [metric_kind(name), *([_score(base.scores.get(name))] if base else []), _score(score)]
+        cells = [
+            metric_label(name, comparison.metrics),
+            *([_score(base.scores.get(name))] if base else []),
+            _score(score),
+        ]
         cells += [_difference(difference.paired if difference else None)] if base else []
         cells.append(number(score.floor, 2) if score else "–")
         row = [Text(_plain(cell, ascii_only)) for cell in cells]
@@ -114,7 +118,7 @@ def _notes(comparison: Comparison, base: Arm | None, others: list[Arm]) -> list[
         lines.append("would have been shown 4 times in 5. Inconclusive: no difference shown.")
     limits = {d.metric: d.paired.margin_percent for d in comparison.differences if d.paired.margin_percent is not None}
     if limits:
-        shares = ", ".join(f"{metric_kind(name)} {share(limit)}" for name, limit in limits.items())
+        shares = ", ".join(f"{metric_label(name, limits)} {share(limit)}" for name, limit in limits.items())
         lines.append(f"Margins: {shares}; equivalent: shown to differ by less.")
     lines.append("Lower is better; floor: real media against real media.")
     failed = [run for arm in arms for run in arm.failed]

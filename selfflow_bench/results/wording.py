@@ -1,11 +1,12 @@
 """How numbers and metrics are written for people, the same on the board and in the terminal. Knows no layout."""
 
 import math
+from collections.abc import Collection
 
 from selfflow_bench.results.metric_name import MetricName
 from selfflow_bench.results.statistics import BETTER, EQUIVALENT, INCONCLUSIVE, WORSE, MeanDifference
 
-_KINDS = {"validation_loss": "validation loss", "kid": "KID", "frechet": "Fréchet distance"}
+_KINDS = {"validation_loss": "validation loss", "kid": "KID", "frechet": "Fréchet distance", "fid": "FID"}
 
 
 def metric_title(name: str) -> str:
@@ -19,6 +20,12 @@ def metric_kind(name: str) -> str:
     parts = MetricName.of(name)
     title = _KINDS.get(parts.kind, parts.kind.replace("_", " "))
     return f"{title}, {parts.sampler}" if parts.sampler else title
+
+
+def metric_label(name: str, among: Collection[str]) -> str:
+    """The kind, with the network where another metric of the same table is of the same kind."""
+    alike = [other for other in among if metric_kind(other) == metric_kind(name)]
+    return metric_title(name) if len(alike) > 1 else metric_kind(name)
 
 
 def number(value: float | None, digits: int = 4) -> str:

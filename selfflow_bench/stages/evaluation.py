@@ -89,9 +89,19 @@ def check(run: Run) -> None:
             _published_wanted(run, one)
 
 
-def statistics_path(folder: Path, way: Way, network: str) -> Path:
-    """Where a run's folder keeps the statistics of its samples."""
-    return folder / f"statistics-{network}{way.suffix.replace('/', '-')}.npz"
+def kept_statistics(folder: Path, networks: Sequence[str]) -> list[tuple[str, FeatureStatistics]]:
+    """What a run's folder keeps of its samples: the suffix of the way they were made, and the statistics."""
+    return [
+        (suffix.replace("@", "/"), load_statistics(path))
+        for name in networks
+        for path in sorted(folder.glob(f"statistics-{name}*.npz"))
+        if not (suffix := path.stem.removeprefix(f"statistics-{name}")) or suffix.startswith("@")
+    ]
+
+
+def _statistics_path(folder: Path, way: Way, network: str) -> Path:
+    # No network has this sign in its name, and some have others' names in theirs.
+    return folder / f"statistics-{network}{way.suffix.replace('/', '@')}.npz"
 
 
 _Make = Callable[[range, Callable[[], None]], np.ndarray[Any, Any]]
@@ -131,7 +141,7 @@ def _generated(
     run: Run, model: nn.Module, way: Way, networks: Sequence[FeatureNetwork], processes: SharedWork
 ) -> dict[str, FeatureStatistics]:
     """Statistics of the samples made one way: those in the run's folder, if they are of this run."""
-    paths = {one.name: statistics_path(run.folder, way, one.name) for one in networks}
+    paths = {one.name: _statistics_path(run.folder, way, one.name) for one in networks}
     key = _key(run, f"samples{way.suffix}")
     if not processes.any(not all(written_for(path, key) for path in paths.values())):
         return {name: load_statistics(path) for name, path in paths.items()}
