@@ -23,10 +23,10 @@ class ConditionTable:
 
     caption: Tensor
     by_caption: Mapping[str, Rows]
-    by_item: Mapping[str, Tensor] = field(default_factory=dict)
+    by_item: Mapping[str, Rows] = field(default_factory=dict)
 
     @classmethod
-    def of_classes(cls, label: Tensor, classes: int, by_item: Mapping[str, Tensor]) -> ConditionTable:
+    def of_classes(cls, label: Tensor, classes: int, by_item: Mapping[str, Rows]) -> ConditionTable:
         """Of items known by their class alone, int64 ``[items]``: no class takes the place of the empty caption.
 
         The class behind the last of ``classes`` stands for none.

@@ -198,10 +198,11 @@ class HubData(HubSet):
     """A data set on the hub, and how each medium of it is brought to size.
 
     Pictures and frames are scaled to cover ``resolution`` (height, width) and cropped to its middle; of a video the
-    first ``frames`` are taken, at ``fps`` a second where that is set, of a sound the first ``seconds``, and shorter
-    ones are left out. ``*_items`` are the first so many of a split, all of it where not set; ``train_skip`` before them
-    are left out, where a data set has but one split and its first items are held out. ``validation`` is a split of
-    ``validation_from``, where that is another data set.
+    first ``frames`` are taken, at ``fps`` a second those shown at each moment; of a sound the first ``seconds``, filled
+    up with silence where a hundredth is lacking. Shorter ones, and what cannot be read, are left out and counted.
+    ``*_items`` are the first so many of a split that can be used, all of them where not set. Where both splits are one
+    of the data set, validation takes its items first, and training begins behind them and behind ``train_skip`` rows.
+    ``validation`` is a split of ``validation_from``, where that is another data set.
     """
 
     train: str
@@ -460,6 +461,9 @@ def check_data(where: str | Path, protocol: Protocol) -> None:
         if (value is not None) != (field in wanted):
             problem = f"{protocol.modality} data are brought to size by {' and '.join(wanted)}"
             raise FieldError(where, f"data.hub.{field}", value, problem, "Set these and no others.")
+    if hub.validation_from is None and hub.validation == hub.train and hub.validation_items is None:
+        problem = "the training split is the same, and nothing would be left to train on"
+        raise FieldError(where, "data.hub.validation_items", None, problem, "Set how many items are held out.")
     if hub.fps is not None and hub.frames is None:
         raise FieldError(where, "data.hub.fps", hub.fps, "there are no frames to take at that rate", "Leave it out.")
 

@@ -52,6 +52,7 @@ def test_the_table_is_part_of_the_digest_and_its_absence_is_not(project: Places)
         ({"fps": 16.0}, "data.hub.fps"),
         ({"label": "class"}, "data.hub.caption"),
         ({"caption": None}, "data.hub.caption"),
+        ({"validation": "train"}, "data.hub.validation_items"),
     ],
 )
 def test_sizes_must_be_those_of_the_modality(project: Places, change: dict[str, Any], field: str) -> None:

@@ -8,12 +8,20 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfflow_bench.commands.parser import Commands, out
 from selfflow_bench.errors import FieldError, InterruptedRunError, SuiteError
 from selfflow_bench.places import Places
+
+if TYPE_CHECKING:
+    from selfflow_bench.data.items import Items
+    from selfflow_bench.data.prepare_published import Wanted
+    from selfflow_bench.data.published_shards import Done
+    from selfflow_bench.pipelines.fetching import Fetch
+    from selfflow_bench.plan import RunSpec
 
 
 def add_to(commands: Commands) -> None:
@@ -22,18 +30,19 @@ def add_to(commands: Commands) -> None:
         "prepare", _prepare, "encode a reference recipe's data by its own autoencoder and text encoders"
     )
     made.add_argument("recipe", help="such as sana")
-    made.add_argument("--data", type=Path, help="a folder of pictures with .txt captions, or a .parquet file of yours")
+    made.add_argument("--data", type=Path, help="your own: a folder of media with captions, or a .parquet file")
+    made.add_argument("--media", type=Path, help="the unpacked files of a data set that keeps them in archives")
     made.add_argument("--processes", type=int, default=1, help="how many encode at once (one per GPU)")
     made.add_argument("--limit", type=int, help="only the first so many of each split")
 
 
 def _prepare(chosen: argparse.Namespace, places: Places) -> int:
-    if chosen.data is None:
-        # Read when the hub's library is loaded; everything else of the suite is offline.
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "0"
-    from selfflow_bench.data.items import hub_items, own_items
-    from selfflow_bench.data.prepare_published import SHARD, is_prepared, prepare_published
-    from selfflow_bench.pipelines.snapshot import local_snapshot
+    # Read when the hub's library is loaded; everything else of the suite is offline.
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        os.environ.setdefault(name, "0")
+    from selfflow_bench.data.prepare_published import is_prepared
+    from selfflow_bench.data.published_shards import prepare_published
+    from selfflow_bench.pipelines.fetching import snapshot_or_fetched
     from selfflow_bench.plan import make_plan
     from selfflow_bench.stages.data import published_data, source_name
 
@@ -41,41 +50,48 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
         if value is not None and value < 1:
             raise FieldError("command line", option, value, "not a positive number", "Give 1 or more.")
     spec = make_plan(places, chosen.recipe, tier="reference", labels=[]).runs[0]
-    hub = spec.conditions.data.hub
-    if chosen.data is not None:
-        items = own_items(chosen.data)
-    elif hub is not None:
-        items = hub_items(f"protocol {spec.protocol}", hub)
-    else:
-        raise FieldError(f"protocol {spec.protocol}", "data.hub", None, "names no data set", "Give --data.")
-    source = source_name(spec.conditions.data.source, items.identity, chosen.limit)
+    protocol_source = spec.conditions.data.source
+    # The protocol's own first: what cannot be prepared at all is said before anything is read.
+    items = _items(chosen, spec, published_data(spec, protocol_source))
+    source = source_name(protocol_source, items.identity, chosen.limit)
     wanted = published_data(spec, source)
-    run_line = f"Run it: selfflow-bench run {chosen.recipe} --tier reference"
-    if source != spec.conditions.data.source:
-        run_line += f" --set data.source={source}"
     folder = wanted.folder(places.cache)
     if not is_prepared(wanted, places.cache):
-        local_snapshot(wanted.checkpoint)  # refused before anything is read
-        count, size = _space(places, spec, items.counts, chosen.limit)
-        if count is not None:
-            count = max(0, count - SHARD * len(list(folder.glob("*-*.safetensors"))))
+        tell = _Teller(as_json=chosen.json)
+        snapshot_or_fetched(wanted.checkpoint, tell.fetch)
+        count, size = _space(places, spec, items.counts, chosen.limit, folder)
         _say_what_it_takes(count, size, folder)
-        tell = _tell(as_json=chosen.json)
         try:
-            prepare_published(wanted, items, places.cache, processes=chosen.processes, progress=tell)
+            prepare_published(
+                wanted, items, places.cache, processes=chosen.processes, progress=tell.done, say=tell.text
+            )
         except KeyboardInterrupt:
             raise InterruptedRunError(
                 f"stopped; whole shards are kept in {folder}. The same command goes on from there"
             ) from None
-    if chosen.json:
-        print(json.dumps({"folder": str(folder), "source": source}))
-    else:
-        out.print(f"Prepared: {folder}\n{run_line}", highlight=False, soft_wrap=True)
+    _say_what_came_out(chosen, spec, source, folder)
     return 0
 
 
-def _space(places: Places, spec: Any, counts: Any, limit: int | None) -> tuple[int | None, int]:
+def _items(chosen: argparse.Namespace, spec: RunSpec, wanted: Wanted) -> Items:
+    from selfflow_bench.data.hub_items import hub_items
+    from selfflow_bench.data.own_items import own_items
+
+    if chosen.media is not None and (chosen.data is not None or not chosen.media.is_dir()):
+        problem = "is no folder" if chosen.data is None else "is for the protocol's data, and --data names others"
+        raise FieldError("command line", "--media", str(chosen.media), problem, "Give the unpacked files' folder.")
+    if chosen.data is not None:
+        return own_items(chosen.data, wanted.kind)
+    hub = spec.conditions.data.hub
+    assert hub is not None
+    return hub_items(f"protocol {spec.protocol}", hub, chosen.media)
+
+
+def _space(
+    places: Places, spec: RunSpec, counts: Mapping[Any, int | None], limit: int | None, folder: Path
+) -> tuple[int | None, int]:
     """How many items there are to do, if that is known, and the bytes of one."""
+    from selfflow_bench.data.published_shards import prepared_items
     from selfflow_bench.recipe import load_recipe
 
     published = load_recipe(places.recipes, spec.recipe.name, spec.recipe.version)[1].published
@@ -85,10 +101,11 @@ def _space(places: Places, spec: Any, counts: Any, limit: int | None) -> tuple[i
         shape = list(published.compression.latent_shape(published.media_of(hub), hub.fps or published.fps))
     # Embeddings are kept as encoders give them: two bytes a number on a GPU, four elsewhere. The larger is assumed.
     size = 4 * math.prod(shape) + sum(4 * math.prod(one) for one in published.conditions.values())
-    known = list(counts.values())
-    if any(count is None and limit is None for count in known):
+    bounded = [min(filter(None, (count, limit)), default=None) for count in counts.values()]
+    known = [count for count in bounded if count is not None]
+    if len(known) < len(bounded):
         return None, size
-    return sum(count if limit is None else min(limit, count or limit) for count in known), size
+    return max(0, sum(known) - sum(prepared_items(folder).values())), size
 
 
 def _say_what_it_takes(count: int | None, size: int, folder: Path) -> None:
@@ -107,11 +124,63 @@ def _say_what_it_takes(count: int | None, size: int, folder: Path) -> None:
         )
 
 
-def _tell(*, as_json: bool) -> Any:
-    def tell(split: str, done: int) -> None:
-        if as_json:
-            print(json.dumps({"event": "prepared", "split": split, "items": done}), flush=True)
-        else:
-            print(f"{split}: {done:,} items", file=sys.stderr, flush=True)
+def _say_what_came_out(chosen: argparse.Namespace, spec: RunSpec, source: str, folder: Path) -> None:
+    """Print what was prepared, what was left out, and how to run it.
 
-    return tell
+    Raises FieldError where the protocol says what its data are, and these are not.
+    """
+    from selfflow_bench.data.content_folder import MANIFEST
+    from selfflow_bench.recipe import UNPINNED
+
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    data, is_protocols = spec.conditions.data, source == spec.conditions.data.source
+    if is_protocols:
+        for split, wanted in (("train", data.train_sha256), ("validation", data.validation_sha256)):
+            found = manifest["sha256"][split]
+            if wanted not in (UNPINNED, found):
+                problem = f"what was prepared has {found}"
+                remedy = f"Look at what was left out ({manifest['left_out'][split]}), and delete {folder}."
+                raise FieldError(f"protocol {spec.protocol}", f"data.{split}_sha256", wanted, problem, remedy)
+    if chosen.json:
+        kept = {name: manifest[name] for name in ("items", "left_out", "sha256")}
+        print(json.dumps({"folder": str(folder), "source": source, **kept}))
+        return
+    lines = [f"Prepared: {folder}"]
+    for split in ("train", "validation"):
+        lines.append(f"{split}: {_counted(manifest['items'][split], manifest['left_out'][split])}")
+        if is_protocols and getattr(data, f"{split}_sha256") == UNPINNED:
+            lines.append(f"  {split}_sha256 = {manifest['sha256'][split]} (not pinned in protocol {spec.protocol})")
+    run_line = f"Run it: selfflow-bench run {chosen.recipe} --tier reference"
+    lines.append(run_line if is_protocols else f"{run_line} --set data.source={source}")
+    out.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def _counted(items: int, left_out: Mapping[str, int]) -> str:
+    out_of = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+    return f"{items:,} items" + (f"; left out: {out_of}" if out_of else "")
+
+
+class _Teller:
+    """Says how a preparation goes: lines for people, JSON for machines."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._say: Callable[[str, Mapping[str, Any]], None] = self._as_json if as_json else self._as_text
+
+    def fetch(self, fetch: Fetch) -> None:
+        self._say(
+            f"To fetch: {fetch.files} files of the published weights, {fetch.size / 1e9:.3g} GB",
+            {"event": "fetching", "files": fetch.files, "bytes": fetch.size},
+        )
+
+    def done(self, done: Done) -> None:
+        event = {"event": "prepared", "split": done.split, "items": done.items, "left_out": dict(done.left_out)}
+        self._say(f"{done.split}: {_counted(done.items, done.left_out)}", event)
+
+    def text(self, text: str) -> None:
+        self._say(text, {"event": "note", "text": text})
+
+    def _as_text(self, text: str, event: Mapping[str, Any]) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def _as_json(self, text: str, event: Mapping[str, Any]) -> None:
+        print(json.dumps(event), flush=True)

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from selfflow_bench.budget import GPU, GPU_GB, SHARE_OF_PEAK, Counted, Estimate, estimate
-from selfflow_bench.errors import FieldError, SuiteError
+from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
 from selfflow_bench.places import Places
 from selfflow_bench.plan import Plan, RunSpec
-from selfflow_bench.recipe import Checkpoint, Published, load_recipe
+from selfflow_bench.recipe import UNPINNED, Checkpoint, Published, load_recipe
 from selfflow_bench.results import cost_table
 
 
@@ -132,13 +132,15 @@ def _prepared(spec: RunSpec, places: Places) -> list[Lacking]:
 
 
 def _is_here(checkpoint: Checkpoint) -> bool:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
-    revision = checkpoint.revision if len(checkpoint.revision) == 40 else "main"
+    from selfflow_bench.pipelines.snapshot import INDEX, local_snapshot
+
+    if checkpoint.revision == UNPINNED:
+        return isinstance(try_to_load_from_cache(checkpoint.id, INDEX, revision="main"), str)
     try:
-        snapshot_download(checkpoint.id, revision=revision, local_files_only=True)
-    except LocalEntryNotFoundError:
+        local_snapshot(checkpoint)
+    except DamagedFileError:
         return False
     return True
 

@@ -39,11 +39,20 @@ def made_once(cache: Path, digest: str, write: Callable[[Path], None]) -> Path:
     return directory
 
 
-def write_manifest(folder: Path, files: Sequence[Path], facts: Mapping[str, Any]) -> None:
-    """Write the manifest: the facts, and size and sha256 of every file; then make all of it outlast a power cut."""
+def write_manifest(
+    folder: Path, files: Sequence[Path], facts: Mapping[str, Any], hashes: Mapping[str, str] | None = None
+) -> None:
+    """Write the manifest: the facts, and size and sha256 of every file; then make all of it outlast a power cut.
+
+    ``hashes`` of the files by their names, where they are known.
+    """
+    known = {} if hashes is None else hashes
     content = {
         **facts,
-        "files": {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files},
+        "files": {
+            file.name: {"bytes": file.stat().st_size, "sha256": known.get(file.name) or sha256_of(file)}
+            for file in files
+        },
     }
     (folder / MANIFEST).write_text(json.dumps(content, indent=2), encoding="utf-8")
     for path in (*files, folder / MANIFEST, folder):
@@ -61,7 +70,7 @@ def read_manifest(folder: Path, *, verify: bool = False) -> dict[str, Any]:
         size = path.stat().st_size
         if size != expected["bytes"]:
             raise ValueError(f"{name} has {size} bytes, not {expected['bytes']}")
-        if verify and (found := _sha256(path)) != expected["sha256"]:
+        if verify and (found := sha256_of(path)) != expected["sha256"]:
             raise ValueError(f"{name} has sha256 {found}, not {expected['sha256']}")
     return manifest
 
@@ -82,7 +91,8 @@ def _lock(cache: Path, digest: str) -> Path:
     return cache / f".{digest}.lock"
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

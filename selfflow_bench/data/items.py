@@ -1,6 +1,6 @@
-"""Pictures with captions as they come: from the hub, in a stream; from a folder or a parquet file of one's own.
+"""What is prepared, before anything is made of it: an encoded medium with its caption or class, and what goes with it.
 
-What an item holds is still encoded. Knows nothing of latents and of what becomes of an item.
+Knows nothing of latents, and of where items come from (see `hub_items` and `own_items`).
 """
 
 from __future__ import annotations
@@ -8,27 +8,76 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from selfflow_bench.errors import FieldError, InfrastructureError
-from selfflow_bench.recipe import HubData, HubSet
+from selfflow_bench.data.media import Encoded
 
 SplitName = Literal["train", "validation"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-HELD_OUT = 10
-"""Of pictures without splits of their own, one in so many is held out, chosen by its name."""
+SPLITS: tuple[SplitName, ...] = ("validation", "train")
+"""In the order in which they are prepared: where both come from one sequence, what is held out is taken first."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """An encoded picture and what it shows."""
+    """An encoded medium and what belongs to it.
+
+    Args:
+        name: in its source.
+        medium: a picture, a clip (with its sound) or a sound.
+        caption: what it shows, in data of captions.
+        label: its class, in data of classes.
+        reference: the encoded picture that an edit starts from, in data of edits.
+        missing: why there is no medium, where there is none.
+    """
 
     name: str
-    medium: bytes
-    caption: str
+    medium: Encoded
+    caption: str | None = None
+    label: int | None = None
+    reference: Encoded | None = None
+    missing: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) of all of it."""
+        content = hashlib.sha256()
+        for part in (self.name.encode(), _content(self.medium), _text(self.caption), _text(self.label)):
+            content.update(hashlib.sha256(part).digest())
+        if self.reference is not None:
+            content.update(hashlib.sha256(_content(self.reference)).digest())
+        return content.hexdigest()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which items a run is prepared from.
+
+    Args:
+        modality: of the medium.
+        labelled: whether they have classes in place of captions.
+        referenced: whether an edit starts from a picture of theirs.
+    """
+
+    modality: Literal["image", "video", "audio"]
+    labelled: bool = False
+    referenced: bool = False
+
+
+class Stream(Protocol):
+    """Items of a split in their order, from some row on."""
+
+    def __iter__(self) -> Iterator[Item]:
+        """The items."""
+        ...
+
+    def state(self) -> dict[str, Any] | None:
+        """Where it stands, JSON-able, for `Items.read` to go on from; None where that costs nothing anyway."""
+        ...
+
+
+Read = Callable[[SplitName, int, "tuple[int, dict[str, Any]] | None"], Stream]
+"""(split, row to begin with, a row not behind it and the state of a stream there) -> the stream."""
 
 
 @dataclass(frozen=True)
@@ -37,127 +86,20 @@ class Items:
 
     Args:
         identity: what they are, JSON-able: equal identities mean equal items.
-        counts: how many there are in each split, as far as that is known beforehand.
+        counts: how many of each split are to be taken, those that cannot be used not counted; None for all.
         read: begins to read a split.
+        first_row: the first row of the training split, given the row behind the last that validation has taken.
     """
 
     identity: dict[str, Any]
     counts: Mapping[SplitName, int | None]
-    read: Callable[[SplitName], Iterator[Item]]
+    read: Read
+    first_row: Callable[[int], int] = lambda behind_validation: 0
 
 
-def hub_items(where: str, hub: HubData) -> Items:
-    """The items of a protocol's data set. Reading raises InfrastructureError where the hub cannot be reached."""
-    for field, one in (("data.hub", hub), ("data.hub.validation_from", hub.validation_from)):
-        if one is not None and one.revision == "unpinned":
-            raise FieldError(
-                where, f"{field}.revision", one.revision, "is not pinned", "Pin it: selfflow-bench pin <recipe>"
-            )
-    return Items(
-        hub.model_dump(mode="json"),
-        {"train": hub.train_items, "validation": hub.validation_items},
-        lambda split: _from_hub(hub, split),
-    )
+def _content(encoded: Encoded) -> bytes:
+    return encoded.read_bytes() if isinstance(encoded, Path) else encoded
 
 
-def own_items(path: Path) -> Items:
-    """Pictures in a folder, each with its caption in a .txt file of its name; or the columns ``image`` and ``caption``
-    of a parquet file. Subfolders ``train`` and ``validation`` are the splits; without them names decide.
-
-    Raises FieldError where there is nothing of the kind.
-    """
-    read = _parquet_reader(path) if path.suffix == ".parquet" else _folder_reader(path)
-    names = {split: [item.name for item in read(split)] for split in SPLITS}
-    for split in SPLITS:
-        if not names[split]:
-            remedy = "Give more pictures, or subfolders train and validation."
-            raise FieldError("command line", "--data", str(path), f"has no picture for the {split} split", remedy)
-    content = hashlib.sha256()
-    for split in SPLITS:
-        for item in read(split):
-            for part in (split.encode(), item.name.encode(), item.medium, item.caption.encode()):
-                content.update(hashlib.sha256(part).digest())
-    return Items({"own": content.hexdigest()}, {split: len(names[split]) for split in SPLITS}, read)
-
-
-def _from_hub(hub: HubData, split: SplitName) -> Iterator[Item]:
-    import datasets
-
-    held_out = split == "validation"
-    source: HubSet = hub.validation_from if held_out and hub.validation_from is not None else hub
-    skip, count = (0, hub.validation_items) if held_out else (hub.train_skip, hub.train_items)
-    if source.caption is None:
-        raise FieldError(source.id, "caption", None, "only data with captions can be prepared", "Name its column.")
-    try:
-        rows = datasets.load_dataset(
-            source.id,
-            source.config,
-            split=hub.validation if held_out else hub.train,
-            revision=source.revision,
-            streaming=True,
-        )
-        rows = rows.cast_column(source.medium, datasets.Image(decode=False)).skip(skip)
-        for number, row in enumerate(rows if count is None else islice(rows, count)):
-            caption = row[source.caption]
-            yield Item(
-                str(row.get("__key__", number)),
-                _bytes(row[source.medium]),
-                str(caption[0] if isinstance(caption, list) else caption),
-            )
-    except (OSError, ValueError) as error:
-        text = str(error).splitlines()[0]
-        raise InfrastructureError(f"{source.id}@{source.revision}: cannot be read from the hub: {text}") from error
-
-
-def _folder_reader(path: Path) -> Callable[[SplitName], Iterator[Item]]:
-    if not path.is_dir():
-        remedy = "Give a folder of pictures, or a .parquet file."
-        raise FieldError("command line", "--data", str(path), "is no folder", remedy)
-    has_splits = all((path / split).is_dir() for split in SPLITS)
-
-    def read(split: SplitName) -> Iterator[Item]:
-        root = path / split if has_splits else path
-        for picture in sorted(found for found in root.rglob("*") if found.suffix.lower() in PICTURES):
-            name = picture.relative_to(root).as_posix()
-            if not has_splits and split_of(name) != split:
-                continue
-            text = picture.with_suffix(".txt")
-            if not text.exists():
-                remedy = "Write what the picture shows into it; an empty file is an empty caption."
-                raise FieldError("command line", "--data", str(text), "is missing beside its picture", remedy)
-            yield Item(name, picture.read_bytes(), text.read_text(encoding="utf-8").strip())
-
-    return read
-
-
-def _parquet_reader(path: Path) -> Callable[[SplitName], Iterator[Item]]:
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-    try:
-        columns = pq.read_schema(path).names
-    except OSError as error:
-        raise FieldError("command line", "--data", str(path), f"cannot be read: {error}", "Give a file.") from error
-    if not {"image", "caption"} <= set(columns):
-        remedy = "Name a file with the columns image and caption."
-        raise FieldError("command line", "--data", str(path), f"has the columns {', '.join(columns)}", remedy)
-
-    def read(split: SplitName) -> Iterator[Item]:
-        number = 0
-        for batch in pq.ParquetFile(path).iter_batches(64, columns=["image", "caption"]):
-            for row in batch.to_pylist():
-                name = f"{number:09d}"
-                number += 1
-                if split_of(name) == split:
-                    yield Item(name, _bytes(row["image"]), str(row["caption"]))
-
-    return read
-
-
-def split_of(name: str) -> SplitName:
-    """The split of a picture that is in none: by its name, so that one more picture moves no other."""
-    return "train" if int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT else "validation"
-
-
-def _bytes(value: Any) -> bytes:
-    content: bytes = value["bytes"] if isinstance(value, Mapping) else value
-    return content
+def _text(value: str | int | None) -> bytes:
+    return b"" if value is None else str(value).encode()

@@ -42,7 +42,7 @@ class Split:
     latents: Rows
     caption: Tensor
     names: tuple[str, ...]
-    conditions: Mapping[str, Tensor]
+    conditions: Mapping[str, Rows]
 
 
 @dataclass(frozen=True)

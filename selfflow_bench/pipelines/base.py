@@ -62,6 +62,8 @@ class PublishedPipeline(ABC):
     """The caption that the pipeline guides away from unless it is given one."""
     longest: ClassVar[int]
     """Tokens of a caption that the checkpoint's text encoder was used with; longer ones are cut."""
+    seconds: float | None = None
+    """Length of the sounds, where captions are encoded with it; the pipeline's default unless set."""
     absent: ClassVar[tuple[str, ...]] = ("transformer",)
     """Parts of the folder that are never loaded."""
 
@@ -110,6 +112,18 @@ class PublishedPipeline(ABC):
         """
         with torch.inference_mode():
             return self.latents(self.values(media)).float().cpu().clone()
+
+    @property
+    def sound_rate(self) -> int | None:
+        """Samples a second of the sound it takes: as the medium, beside frames, or as a condition; None: it takes none.
+
+        Of clips with sound, media are structured: ``frames`` and ``audio``, of shapes as in `Media`.
+        """
+        return None
+
+    def encode_sound(self, sound: Media) -> Tensor:
+        """The condition ``sound`` ``[N, A, D]`` on the CPU, in families that need one, of sound at `sound_rate`."""
+        raise NotImplementedError(f"{type(self).__name__} takes no sound as a condition")
 
     def decode(self, latents: Tensor) -> Media:
         """The inverse of `encode_media`, as far as the autoencoder goes."""

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.recipe import UNPINNED, Checkpoint
 
-_INDEX = "model_index.json"
-_CONFIG = "config.json"
-"""What a folder has instead that is one model's, such as an autoencoder's."""
+INDEX = "model_index.json"
+"""What the parts of a pipeline's folder are."""
+_ALONE = "config.json"
+"""Of a repository that is one model and no pipeline."""
 
 
 def local_snapshot(checkpoint: Checkpoint) -> Path:
@@ -22,15 +24,15 @@ def local_snapshot(checkpoint: Checkpoint) -> Path:
     Raises FieldError for a revision that is not pinned, DamagedFileError where the folder, or a file that it speaks
     of, is not there, saying how to fetch it.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import try_to_load_from_cache
 
     _pinned(checkpoint)
-    try:
-        folder = Path(snapshot_download(checkpoint.id, revision=checkpoint.revision, local_files_only=True))
-    except (OSError, ValueError) as error:
-        raise DamagedFileError(
-            f"{_named(checkpoint)}: is not in the hub's cache on this machine. {_remedy(checkpoint)}"
-        ) from error
+    found = [try_to_load_from_cache(checkpoint.id, name, revision=checkpoint.revision) for name in (INDEX, _ALONE)]
+    path = next((one for one in found if isinstance(one, str)), None)
+    if path is None:
+        named = f"{checkpoint.id}@{checkpoint.revision}"
+        raise DamagedFileError(f"{named}: is not in the hub's cache on this machine. {_remedy(checkpoint)}")
+    folder = Path(path).parent
     missing = _missing(folder)
     if missing:
         raise DamagedFileError(f"{folder}: lacks {', '.join(missing)}. {_remedy(checkpoint)}")
@@ -39,10 +41,6 @@ def local_snapshot(checkpoint: Checkpoint) -> Path:
 
 def _remedy(checkpoint: Checkpoint) -> str:
     return f"Fetch it on a connected machine: hf download {checkpoint.id} --revision {checkpoint.revision}"
-
-
-def _named(checkpoint: Checkpoint) -> str:
-    return f"{checkpoint.id}@{checkpoint.revision}"
 
 
 def _pinned(checkpoint: Checkpoint) -> None:
@@ -58,17 +56,27 @@ def _pinned(checkpoint: Checkpoint) -> None:
 
 def _missing(folder: Path) -> list[str]:
     """What the pipeline's index and the indices of weights in several files name, and the folder has not."""
-    index = folder / _INDEX
-    if not index.exists():
-        return [] if (folder / _CONFIG).exists() else [_INDEX]
-    parts = [
-        name
-        for name, kind in json.loads(index.read_text(encoding="utf-8")).items()
-        if isinstance(kind, list) and kind[0] is not None
-    ]
+    index = folder / INDEX
+    parts = parts_of(json.loads(index.read_text(encoding="utf-8"))) if index.exists() else ["."]
     missing = [f"{name}/" for name in parts if not (folder / name).is_dir()]
     for name in parts:
-        for weights in sorted((folder / name).glob("*.safetensors.index.json")):
+        here = folder / name
+        for weights in sorted(here.glob("*.safetensors.index.json")):
             files = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
-            missing += [f"{name}/{file}" for file in sorted(files) if not (folder / name / file).exists()]
+            missing += [f"{name}/{file}" for file in sorted(files) if not (here / file).exists()]
+        # A fetch that was stopped leaves a configuration without its weights.
+        has_weights = [file for ending in ("safetensors", "bin") for file in here.glob(f"*.{ending}")]
+        if (here / _ALONE).exists() and not has_weights and _is_model(here / _ALONE):
+            missing.append(f"{name}/*.safetensors")
     return missing
+
+
+def parts_of(index: dict[str, Any]) -> list[str]:
+    """The folders that a pipeline's index names."""
+    return [name for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None]
+
+
+def _is_model(config: Path) -> bool:
+    """Whether a configuration is of something with weights: some tokenizers have one too, of nothing but a type."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    return "_class_name" in content or "architectures" in content

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from selfflow_bench.data import sources
+from selfflow_bench.data.items import Kind
+from selfflow_bench.data.media import MediaSize
 from selfflow_bench.data.prepare import Prepared, prepare
 from selfflow_bench.data.prepare_published import Wanted, load_published
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import FieldError
 from selfflow_bench.events import EventLog
 from selfflow_bench.plan import RunSpec
+from selfflow_bench.recipe import Checkpoint
+from selfflow_bench.registry import family_class
 
 _OWN, _FIRST = "own:", "/first-"
 
@@ -50,31 +54,47 @@ def published_data(spec: RunSpec, source: str) -> Wanted:
 
     Raises FieldError for what cannot be prepared.
     """
-    hub = spec.conditions.data.hub
-    if spec.checkpoint is None or hub is None or hub.resolution is None or spec.conditions.modality != "image":
+    hub, modality = spec.conditions.data.hub, spec.conditions.modality
+    checkpoint = spec.checkpoint or _autoencoder(spec)
+    if checkpoint is None or hub is None:
         raise FieldError(
             f"recipe {spec.recipe}",
-            "tiers.reference",
-            spec.conditions.modality,
-            "only pictures with captions, of a recipe with published weights, can be prepared yet",
-            "Use a recipe that makes pictures from text.",
+            "codec",
+            dict(spec.codec),
+            "data are prepared with published weights only, and from a protocol's sizes",
+            "Use the reference tier.",
         )
+    family = family_class(spec.family)
     name, _, limit = source.partition(_FIRST)
     own = name.removeprefix(_OWN) if name.startswith(_OWN) else None
-    height, width = hub.resolution
     return Wanted(
         spec.family,
-        spec.checkpoint,
-        (height, width),
+        checkpoint,
+        Kind(modality, hub.label is not None, hub.reference is not None),
+        MediaSize(
+            None if hub.resolution is None else (hub.resolution[0], hub.resolution[1]),
+            hub.frames,
+            hub.fps,
+            hub.seconds,
+        ),
         spec.conditions.data.text_length,
         hub.model_dump(mode="json") if own is None else {"own": own},
         int(limit) if limit else None,
+        family.needs,
+        family.modality == "video",
     )
 
 
 def validation_statistics(prepared: Path, network: str) -> Path:
     """Where a folder of prepared data keeps what a feature network sees in its validation media."""
     return prepared / f"validation-{network}.npz"
+
+
+def _autoencoder(spec: RunSpec) -> Checkpoint | None:
+    """The codec's own published weights, where a recipe trains afresh in the latents of some."""
+    if "id" not in spec.codec:
+        return None
+    return Checkpoint.model_validate({name: value for name, value in spec.codec.items() if name != "name"})
 
 
 def source_name(protocol: str, identity: Mapping[str, Any], limit: int | None) -> str:

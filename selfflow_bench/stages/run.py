@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.data.encoded import EncodedFeatures, encoded_features
@@ -41,7 +41,8 @@ class Run:
         """The conditions of a split's items, as far as the family takes them."""
         taken = {name: value for name, value in split.conditions.items() if name in _taken(self.family)}
         if self.family.classes is not None:
-            return ConditionTable.of_classes(taken.pop(LABEL), self.family.classes, taken)
+            del taken[LABEL]
+            return ConditionTable.of_classes(_labels(split), self.family.classes, taken)
         return ConditionTable(split.caption, self.data.text, taken)
 
 
@@ -63,7 +64,7 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
                 f"has no {name}, which the family {spec.family} needs",
                 "Name a data set that has it.",
             )
-    if family.classes is not None and int(prepared.train.conditions[LABEL].max()) >= family.classes:
+    if family.classes is not None and int(_labels(prepared.train).max()) >= family.classes:
         raise FieldError(
             f"recipe {spec.recipe}",
             "transformer",
@@ -101,6 +102,13 @@ def initial_transformer(spec: RunSpec, family: Family) -> nn.Module:
         lora=spec.lora,
         precision=spec.conditions.training.precision,
     )
+
+
+def _labels(split: Split) -> Tensor:
+    """Held in memory, unlike other conditions."""
+    found = split.conditions[LABEL]
+    assert isinstance(found, Tensor)
+    return found
 
 
 def _taken(family: Family) -> tuple[str, ...]:

@@ -25,8 +25,12 @@ class AceStepPublished(PublishedPipeline):
 
     shift = 3.0
     """Of the sigmas, towards noise: an argument of the pipeline's call, at its default."""
-    seconds: float = 60.0
-    """Length of the sounds, for the prompt: the pipeline's default unless set."""
+    seconds = 60.0
+
+    @property
+    def sound_rate(self) -> int:
+        """The autoencoder's."""
+        return int(self.pipeline.vae.config.sampling_rate)
 
     def text_conditions(self, captions: list[str], length: int) -> dict[str, Tensor]:
         """``text``: lyrics, timbre, then the caption, all of one length; attended without a mask.
