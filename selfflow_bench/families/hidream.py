@@ -10,7 +10,7 @@ from diffusers import HiDreamImageTransformer2DModel, UniPCMultistepScheduler
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
-from selfflow_bench.families.base import Conditions, Family
+from selfflow_bench.families.base import LAYERS, Conditions, Family
 from selfflow_bench.families.parts.context_rows import fill_context_mean
 from selfflow_bench.families.parts.packing import grid_positions, pack, unpack
 from selfflow_bench.families.parts.pooled_text import pooled_text
@@ -20,8 +20,8 @@ class HiDream(Family):
     """Images. Output: data - noise. Time: 1000 sigma.
 
     Every block sees text three times: the T5 states, the last of the language model's, and one of its layers' own; all
-    are fed the same states here. In train() mode the experts choose their tokens by index, which waits for the device;
-    in eval() mode the class gives them no gradient.
+    are fed the same states where there are no ``text_layers``. In train() mode the experts choose their tokens by
+    index, which waits for the device; in eval() mode the class gives them no gradient.
     """
 
     modality = "image"
@@ -62,11 +62,14 @@ class HiDream(Family):
         places = grid_positions(grid, latents.device)
         ids = torch.cat([torch.zeros_like(places[:, :1]), places], 1)
         text = conditions["text"]
+        layers = [text] * (max(self.config["llama_layers"]) + 1)
+        if LAYERS in conditions:
+            layers = list(conditions[LAYERS].unbind(1))
         return {
             "hidden_states": packed,
             "timesteps": time,
             "encoder_hidden_states_t5": text,
-            "encoder_hidden_states_llama3": [text] * (max(self.config["llama_layers"]) + 1),
+            "encoder_hidden_states_llama3": layers,
             "pooled_embeds": pooled_text(conditions),
             "img_ids": ids.expand(len(latents), -1, -1),
             "img_sizes": [grid] * len(latents),

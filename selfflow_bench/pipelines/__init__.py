@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 LACKING = {
     "anima": "diffusers has it as modular blocks only, with no pipeline class that loads a folder of it",
-    "cosmos": "its pipeline cannot be made without a safety checker that is not installed",
     "longcat_video": "diffusers has no class of its transformer and no pipeline for it",
     "wan_s2v": "diffusers has no class of its transformer and no pipeline that encodes speech for it",
     "z_image_omni": "its weights are announced and not published",

@@ -14,6 +14,7 @@ from selfflow_bench.recipe import UNPINNED, Checkpoint
 
 INDEX = "model_index.json"
 """What the parts of a pipeline's folder are."""
+_UNUSED = ("safety_checker",)
 _ALONE = "config.json"
 """Of a repository that is one model and no pipeline."""
 
@@ -72,8 +73,12 @@ def _missing(folder: Path) -> list[str]:
 
 
 def parts_of(index: dict[str, Any]) -> list[str]:
-    """The folders that a pipeline's index names."""
-    return [name for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None]
+    """The folders that a pipeline's index names, and that are loaded."""
+    return [
+        name
+        for name, kind in index.items()
+        if isinstance(kind, list) and kind[0] is not None and name not in _UNUSED
+    ]
 
 
 def _is_model(config: Path) -> bool:

@@ -59,7 +59,10 @@ def test_text_is_what_the_pipelines_own_transformer_is_given(called: Case) -> No
         one = {name: value[row : row + 1] for name, value in conditions.items()}
         ours = called.family.arguments(latents, torch.zeros(1), one)
         # Noise and time are the pipeline's own: what remains is what captions became.
-        ours |= {name: theirs[name] for name in OF_NOISE if name in ours}
+        if called.name == "hidream":  # whose class takes latents packed or not, and the family packs them
+            ours = called.family.arguments(theirs["hidden_states"], theirs["timesteps"], one)
+        else:
+            ours |= {name: theirs[name] for name in OF_NOISE if name in ours}
         with torch.no_grad():
             found.append(first(called.transformer(**ours, return_dict=False)))
     output = output[: len(found[0])]
@@ -104,7 +107,8 @@ def test_latents_are_of_the_recipes_shape_and_make_the_autoencoders_own_round(ca
     media = case.media()
     latents = case.published.encode_media(media)
     compression = load_recipe(default_places().recipes, case.name)[1].published.compression
-    assert tuple(latents.shape[1:]) == compression.latent_shape(media.shape[1:-1])
+    frames = (1,) if case.name == "cosmos" else ()
+    assert tuple(latents.shape[1:]) == compression.latent_shape((*frames, *media.shape[1:-1]))
     case.family.token_grid(latents.shape[1:])
     assert latents.dtype == torch.float32
     assert torch.equal(latents, case.published.encode_media(media))
@@ -121,7 +125,7 @@ def test_latents_are_of_the_recipes_shape_and_make_the_autoencoders_own_round(ca
 
 def own_round(case: Case, values: Tensor) -> Tensor:
     """Through the autoencoder and back, without anything in between, one medium at a time."""
-    vae, is_still = case.published.pipeline.vae, case.name == "qwen_image"
+    vae, is_still = case.published.pipeline.vae, case.name in ("qwen_image", "cosmos")
     time = {"temb": torch.zeros(1)} if case.name == "ltxvideo" else {}
     found = []
     for one in values.split(1):
@@ -138,12 +142,15 @@ def test_decoding_is_the_pipelines_own(called: Case) -> None:
         pytest.skip("the pipeline makes every sound equally loud, which is no part of decoding")
     latents = called.as_latents(made(called, "latent"))
     assert latents.shape == called.published.encode_media(called.media(1)).shape
-    np.testing.assert_allclose(called.published.decode(latents), made(called, "np") * 255, atol=0.6)
+    # Cosmos rounds down on its way to its safety checker.
+    atol = 1.0 if called.name == "cosmos" else 0.6
+    np.testing.assert_allclose(called.published.decode(latents), made(called, "np") * 255, atol=atol)
 
 
 def test_the_scheduler_is_the_folders(called: Case) -> None:
     stored = json.loads((called.snapshot / "scheduler" / "scheduler_config.json").read_text())
-    assert type(called.published.scheduler()).__name__ == stored["_class_name"]
+    classes = [kind.__name__ for kind in type(called.published.scheduler()).__mro__]
+    assert stored["_class_name"] in classes
 
 
 def test_weights_that_are_not_there_are_refused_with_what_to_do(hub: Path) -> None:

@@ -26,6 +26,8 @@ class TinyHub(Protocol):
     def pipeline(self, transformer: Any) -> Any:
         """diffusers' pipeline around a transformer."""
 
+    # And, where a folder is not all: ``beside(hub)``, which saves the rest.
+
 
 def tiny(family: str) -> TinyHub:
     """The tiny pipeline's maker of a family."""
@@ -48,6 +50,8 @@ def tiny_checkpoint(family: str, hub: Path) -> Checkpoint:
     transformer = family_class(family)(tiny_transformer(family)).make()
     repository = hub / f"models--tiny--{family}"
     tiny(family).pipeline(transformer).save_pretrained(repository / "snapshots" / REVISION)
+    if hasattr(tiny(family), "beside"):
+        tiny(family).beside(hub)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(REVISION)
     return checkpoint
