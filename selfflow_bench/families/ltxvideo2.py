@@ -11,7 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, LTX2VideoTransformer3DMod
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
-from selfflow_bench.families.base import Conditions, Family
+from selfflow_bench.families.base import AUDIO_TEXT, Conditions, Family
 from selfflow_bench.families.parts.context_rows import put_out_context_row
 
 
@@ -20,7 +20,8 @@ class LTXVideo2(Family):
 
     Latents are tokens packed along one axis, ``[B, C, N]``: first the video's, row-major over ``video_grid`` of the
     configuration (frames, rows, columns), then the audio's frames. Both take the same two times, each token by its own
-    draw; the video's are aligned.
+    draw; the video's are aligned. Both streams have their places in seconds: ``fps`` of the configuration is the
+    clips', 24 unless given.
     """
 
     modality = "video"
@@ -30,6 +31,7 @@ class LTXVideo2(Family):
         super().__init__(config)
         self._grid = tuple(int(size) for size in self.config.pop("video_grid"))
         self._video = math.prod(self._grid)
+        self._fps = float(self.config.pop("fps", 24.0))
         self.modulates_context = bool(self.config.get("cross_attn_mod") or self.config.get("audio_cross_attn_mod"))
 
     def attach(self, transformer: nn.Module) -> None:
@@ -62,7 +64,7 @@ class LTXVideo2(Family):
             "hidden_states": video,
             "audio_hidden_states": audio,
             "encoder_hidden_states": conditions["text"],
-            "audio_encoder_hidden_states": conditions["text"],
+            "audio_encoder_hidden_states": conditions.get(AUDIO_TEXT, conditions["text"]),
             "timestep": video_time,
             "audio_timestep": audio_time,
             "sigma": time,
@@ -72,6 +74,7 @@ class LTXVideo2(Family):
             "height": height,
             "width": width,
             "audio_num_frames": audio.shape[1],
+            "fps": self._fps,
         }
 
     def output(self, returned: Any) -> Any:

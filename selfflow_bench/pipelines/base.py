@@ -66,6 +66,8 @@ class PublishedPipeline(ABC):
     """Length of the sounds, where captions are encoded with it; the pipeline's default unless set."""
     absent: ClassVar[tuple[str, ...]] = ("transformer",)
     """Parts of the folder that are never loaded."""
+    precise: ClassVar[tuple[str, ...]] = ("vae",)
+    """Parts of it that run in float32."""
 
     def __init__(self, snapshot: Path, device: torch.device, dtype: torch.dtype, *, encodes_text: bool = True) -> None:
         parts = inspect.signature(self.pipeline_class.__init__).parameters
@@ -85,7 +87,7 @@ class PublishedPipeline(ABC):
         """diffusers' pipeline without some parts, or an object with its parts under the names that they have there."""
         return self.pipeline_class.from_pretrained(
             snapshot,
-            dtype={"vae": torch.float32, "default": dtype},
+            dtype={**dict.fromkeys(self.precise, torch.float32), "default": dtype},
             local_files_only=True,
             **dict.fromkeys(absent),
         )

@@ -18,7 +18,14 @@ REVISION = "0123456789abcdef" * 2 + "01234567"
 
 
 class TinyHub(Protocol):
-    """A module of `tests.pipelines.tiny`."""
+    """A module of `tests.pipelines.tiny`.
+
+    It may say more, where a pipeline is otherwise than most (see `tests.pipelines.cases.Case`): ``LENGTH`` of captions
+    in tokens, where a template takes many; ``SIZE`` of media; ``CAPTION``; ``ATTACHED``, where hooks are needed;
+    ``call``, what its own call is given; ``own``, the pipeline that is called; ``media``; ``noise`` that it draws;
+    ``laid_out``, what it makes in the family's layout, and ``as_media``; and ``beside``, which saves what is not in its
+    folder.
+    """
 
     TRANSFORMER: dict[str, Any]
     """The tiny transformer's configuration, as a recipe has it."""
@@ -26,7 +33,10 @@ class TinyHub(Protocol):
     def pipeline(self, transformer: Any) -> Any:
         """diffusers' pipeline around a transformer."""
 
-    # And, where a folder is not all: ``beside(hub)``, which saves the rest.
+
+def without(call: dict[str, Any], *left_out: str) -> dict[str, Any]:
+    """All but some arguments."""
+    return {name: value for name, value in call.items() if name not in left_out}
 
 
 def tiny(family: str) -> TinyHub:

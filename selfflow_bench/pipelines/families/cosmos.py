@@ -33,14 +33,15 @@ class CosmosPublished(StandardizedAutoencoder):
     negative = DEFAULT_NEGATIVE_PROMPT
     longest = 512
 
-    def load(self, snapshot: Path, dtype: torch.dtype) -> Any:
+    def load(self, snapshot: Path, dtype: torch.dtype, absent: Sequence[str]) -> Any:
         """Without the safety checker."""
-        local = {"local_files_only": True}
-        return Assembled(
-            vae=AutoencoderKLWan.from_pretrained(snapshot / "vae", torch_dtype=torch.float32, **local),
-            text_encoder=T5EncoderModel.from_pretrained(snapshot / "text_encoder", dtype=dtype, **local),
-            tokenizer=AutoTokenizer.from_pretrained(snapshot / "tokenizer", **local),
-            scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(snapshot / "scheduler", **local),
+        return Assembled.of(
+            snapshot,
+            absent,
+            vae=(AutoencoderKLWan, torch.float32),
+            text_encoder=(T5EncoderModel, dtype),
+            tokenizer=(AutoTokenizer, None),
+            scheduler=(FlowMatchEulerDiscreteScheduler, None),
         )
 
     def text_conditions(self, captions: list[str], length: int) -> dict[str, Tensor]:

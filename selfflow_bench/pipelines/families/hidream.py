@@ -31,10 +31,10 @@ class HiDreamPublished(ScaledAutoencoder):
     guidance = 5.0
     longest = 128
 
-    def load(self, snapshot: Path, dtype: torch.dtype) -> Any:
+    def load(self, snapshot: Path, dtype: torch.dtype, absent: Sequence[str]) -> Any:
         """With Llama from its own folder, unless this one has it."""
-        others: dict[str, Any] = dict.fromkeys(self.absent)
-        if not (snapshot / "text_encoder_4").exists():
+        others: dict[str, Any] = dict.fromkeys(absent)
+        if "text_encoder_4" not in absent and not (snapshot / "text_encoder_4").exists():
             llama = local_snapshot(LLAMA)
             others["tokenizer_4"] = PreTrainedTokenizerFast.from_pretrained(llama, local_files_only=True)
             others["text_encoder_4"] = LlamaForCausalLM.from_pretrained(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
 
+import torch
 from torch import nn
 
 
@@ -14,3 +17,13 @@ class Assembled(nn.Module):
         super().__init__()
         for name, part in parts.items():
             setattr(self, name, part)
+
+    @classmethod
+    def of(cls, snapshot: Path, absent: Sequence[str], **kinds: tuple[type[Any], torch.dtype | None]) -> Self:
+        """Parts from a folder's subfolders of the same names: the class of each, and its type where it has weights."""
+        parts = {}
+        for name, (kind, dtype) in kinds.items():
+            typed = {} if dtype is None else {"torch_dtype": dtype}
+            is_there = name not in absent
+            parts[name] = kind.from_pretrained(snapshot / name, local_files_only=True, **typed) if is_there else None
+        return cls(**parts)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers import AceStepPipeline, AutoencoderOobleck, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.ace_step import AceStepConditionEncoder
+from torch import Tensor
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
+from tests.pipelines.tiny_hub import without
 
 ATTENTION = {
     "hidden_size": 16,
@@ -16,6 +19,9 @@ ATTENTION = {
     "num_key_value_heads": 1,
     "head_dim": 8,
 }
+LENGTH = 256
+SECONDS = 0.4
+SIZE = {"samples": round(48000 * SECONDS)}
 TRANSFORMER = {
     **ATTENTION,
     "num_hidden_layers": 2,
@@ -50,3 +56,30 @@ def pipeline(transformer: Any) -> AceStepPipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """Padding is what its transformer attends to, and a longer prompt in the batch what makes it."""
+    return {
+        **without(given, "samples", "max_sequence_length"),
+        "prompt": [given["prompt"], " a" * given["max_sequence_length"]],
+        "lyrics": ["", ""],
+        "max_text_length": given["max_sequence_length"],
+        "audio_duration": SECONDS,
+    }
+
+
+def own(published: Any, _size: dict[str, int]) -> Any:
+    """With prompts that state the right length."""
+    published.seconds = SECONDS
+    return published.pipeline
+
+
+def noise(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+    """Channels last."""
+    return torch.randn(1, *reversed(shape), generator=source).transpose(1, 2)
+
+
+def laid_out(made: Tensor, _shape: tuple[int, ...]) -> Tensor:
+    """Channels first, of the one prompt."""
+    return made[:1].transpose(1, 2)

@@ -32,3 +32,12 @@ def pipeline(transformer: Any) -> ChromaPipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
+
+
+def own(published: Any, _size: dict[str, int]) -> Any:
+    """Its call hands on its mask as numbers, which attention adds: a known fault of diffusers 0.42.1."""
+    prepare = published.pipeline._prepare_attention_mask
+    published.pipeline._prepare_attention_mask = lambda attention_mask, **others: prepare(
+        attention_mask=attention_mask if attention_mask is None else attention_mask.bool(), **others
+    )
+    return published.pipeline

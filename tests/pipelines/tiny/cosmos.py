@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from diffusers import Cosmos2TextToImagePipeline, FlowMatchEulerDiscreteScheduler, ModelMixin
@@ -10,6 +11,8 @@ from torch import nn
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
 
+# Of a family of clips, but its pipeline makes pictures.
+SIZE = {"height": 64, "width": 96}
 TRANSFORMER = {
     "in_channels": 16,
     "out_channels": 16,
@@ -55,3 +58,25 @@ def pipeline(transformer: Any) -> Cosmos2TextToImagePipeline:
         scheduler=FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
         safety_checker=Unasked(),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """Its scale of guidance counts from 0."""
+    return {**given, "guidance_scale": given["guidance_scale"] - 1}
+
+
+def own(published: Any, _size: dict[str, int]) -> Cosmos2TextToImagePipeline:
+    """diffusers' pipeline, which the product has no use for, of the same parts."""
+    parts = published.pipeline
+    return Cosmos2TextToImagePipeline(
+        **dict(parts.named_children()),
+        tokenizer=parts.tokenizer,
+        scheduler=copy.deepcopy(parts.scheduler),
+        transformer=None,
+        safety_checker=Unasked(),
+    )
+
+
+def laid_out(made: Any, _shape: tuple[int, ...]) -> Any:
+    """With an axis of frames."""
+    return made[:, :, None]

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
 
+LENGTH = 288
 TRANSFORMER = {
     "in_channels": 128,
     "num_layers": 1,

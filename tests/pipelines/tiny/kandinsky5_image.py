@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5T2IPipeline
+from torch import Tensor
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
 
+LENGTH = 300
+ATTACHED = True
 TRANSFORMER = {
     "in_visual_dim": 16,
     "out_visual_dim": 16,
@@ -35,3 +39,19 @@ def pipeline(transformer: Any) -> Kandinsky5T2IPipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
+
+
+def own(published: Any, size: dict[str, int]) -> Any:
+    """In the size that is asked."""
+    published.pipeline.resolutions = [(size["width"], size["height"])]
+    return published.pipeline
+
+
+def noise(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+    """Channels last."""
+    return torch.randn(1, *shape[1:], shape[0], generator=source).movedim(-1, 1)
+
+
+def laid_out(made: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Channels first."""
+    return made.movedim(-1, 1).view(-1, *shape)

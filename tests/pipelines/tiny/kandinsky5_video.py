@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, Kandinsky5T2VPipeline
+from torch import Tensor
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
 
+LENGTH = 300
+ATTACHED = True
 TRANSFORMER = {
     "in_visual_dim": 16,
     "out_visual_dim": 16,
@@ -37,3 +41,19 @@ def pipeline(transformer: Any) -> Kandinsky5T2VPipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
     )
+
+
+def own(published: Any, _size: dict[str, int]) -> Any:
+    """With the end of its template: one token a character is too many for the whole."""
+    published.pipeline.prompt_template = published.pipeline.prompt_template[-300:]
+    return published.pipeline
+
+
+def noise(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+    """Channels last."""
+    return torch.randn(1, *shape[1:], shape[0], generator=source).movedim(-1, 1)
+
+
+def laid_out(made: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Channels first."""
+    return made.movedim(-1, 1).view(-1, *shape)

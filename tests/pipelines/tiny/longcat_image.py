@@ -7,6 +7,7 @@ from typing import Any
 from diffusers import FlowMatchEulerDiscreteScheduler, LongCatImagePipeline
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
+from tests.pipelines.tiny_hub import without
 
 TRANSFORMER = {
     "in_channels": 64,
@@ -31,3 +32,8 @@ def pipeline(transformer: Any) -> LongCatImagePipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """How long captions are is set on the pipeline itself."""
+    return {**without(given, "max_sequence_length"), "enable_prompt_rewrite": False}

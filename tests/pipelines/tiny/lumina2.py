@@ -8,6 +8,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, Lumina2Pipeline
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
 
+LENGTH = 256
 TRANSFORMER = {
     "sample_size": 16,
     "patch_size": 2,

@@ -7,7 +7,11 @@ from typing import Any
 from diffusers import FlowMatchEulerDiscreteScheduler, OmniGenPipeline
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
+from tests.pipelines.tiny_hub import without
 
+LENGTH = 512
+# Its pipeline gives all of a batch the positions of the first: right only if that is not the shorter.
+CAPTION = "a red fox" + " and far away" * 28
 TRANSFORMER = {
     "in_channels": 4,
     "patch_size": 2,
@@ -32,3 +36,8 @@ def pipeline(transformer: Any) -> OmniGenPipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, invert_sigmas=True),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """Captions are not cut."""
+    return without(given, "max_sequence_length")

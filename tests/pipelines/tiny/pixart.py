@@ -32,3 +32,8 @@ def pipeline(transformer: Any) -> PixArtSigmaPipeline:
         transformer=transformer,
         scheduler=DPMSolverMultistepScheduler(),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """In the size that is asked, and captions as they are."""
+    return {**given, "use_resolution_binning": False, "clean_caption": False}

@@ -7,7 +7,9 @@ from typing import Any
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImagePipeline
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
+from tests.pipelines.tiny_hub import without
 
+LENGTH = 256
 TRANSFORMER = {
     "patch_size": 2,
     "in_channels": 64,
@@ -30,3 +32,12 @@ def pipeline(transformer: Any) -> QwenImagePipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_shift=0.9, max_image_seq_len=8192),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """Its ``guidance_scale`` is another; a second prediction is made for a negative prompt alone."""
+    return {
+        **without(given, "guidance_scale"),
+        "true_cfg_scale": given["guidance_scale"],
+        "negative_prompt": "",
+    }

@@ -44,3 +44,8 @@ def pipeline(transformer: Any) -> SanaPipeline:
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, final_sigmas_type="zero"
         ),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """In the size that is asked."""
+    return {**given, "use_resolution_binning": False}

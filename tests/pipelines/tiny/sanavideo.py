@@ -7,6 +7,7 @@ from typing import Any
 from diffusers import DPMSolverMultistepScheduler, SanaVideoPipeline
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
+from tests.pipelines.tiny_hub import without
 
 TRANSFORMER = {
     "in_channels": 16,
@@ -36,3 +37,8 @@ def pipeline(transformer: Any) -> SanaVideoPipeline:
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0, final_sigmas_type="zero"
         ),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """In the size that is asked."""
+    return {**without(given, "num_frames"), "frames": given["num_frames"], "use_resolution_binning": False}

@@ -8,6 +8,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
 
+LENGTH = 64
 TRANSFORMER = {
     "in_channels": 16,
     "dim": 32,
@@ -31,3 +32,8 @@ def pipeline(transformer: Any) -> ZImagePipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
     )
+
+
+def call(given: dict[str, Any]) -> dict[str, Any]:
+    """Its scale of guidance counts from 0."""
+    return {**given, "guidance_scale": given["guidance_scale"] - 1}
