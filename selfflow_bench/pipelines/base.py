@@ -64,6 +64,9 @@ class PublishedPipeline(ABC):
     """Tokens of a caption that the checkpoint's text encoder was used with; longer ones are cut."""
     seconds: float | None = None
     """Length of the sounds, where captions are encoded with it; the pipeline's default unless set."""
+    video_grid: tuple[int, ...] | None = None
+    """Latent frames, rows and columns of clips whose latents are in one row with their sound's, which do not tell: set
+    by who decodes or samples, and by encoding."""
     absent: ClassVar[tuple[str, ...]] = ("transformer",)
     """Parts of the folder that are never loaded."""
     precise: ClassVar[tuple[str, ...]] = ("vae",)

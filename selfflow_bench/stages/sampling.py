@@ -135,7 +135,10 @@ def parts(count: int, batch: int, *, published: bool) -> list[range]:
 
 def _published(run: Run) -> PublishedPipeline | None:
     codec = run.data.codec
-    return codec.pipeline if isinstance(codec, Autoencoder) else None
+    if not isinstance(codec, Autoencoder):
+        return None
+    codec.pipeline.video_grid = run.family.aligned_grid(run.data.latent_shape)
+    return codec.pipeline
 
 
 def _documented(spec: RunSpec, published: PublishedPipeline | None, field: str) -> PublishedPipeline:

@@ -36,9 +36,6 @@ class LTXVideo2Published(PublishedPipeline):
     longest = 1024
     precise = ("vae", "audio_vae", "vocoder")
 
-    video_grid: tuple[int, int, int] | None = None
-    """Latent frames, rows and columns of the clips: of those encoded last, unless set. Packed latents do not tell."""
-
     @property
     def sound_rate(self) -> int:
         """The vocoder's."""
@@ -143,7 +140,7 @@ class LTXVideo2Published(PublishedPipeline):
         config = self.pipeline.audio_vae.config
         return config.sample_rate / config.mel_hop_length / self.pipeline.audio_vae_temporal_compression_ratio
 
-    def _grid(self) -> tuple[int, int, int]:
+    def _grid(self) -> tuple[int, ...]:
         if self.video_grid is None:
             raise ValueError("packed latents do not tell their clips' shape: set video_grid, or encode one of them")
         return self.video_grid
