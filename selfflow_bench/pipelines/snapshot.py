@@ -75,9 +75,7 @@ def _missing(folder: Path) -> list[str]:
 def parts_of(index: dict[str, Any]) -> list[str]:
     """The folders that a pipeline's index names, and that are loaded."""
     return [
-        name
-        for name, kind in index.items()
-        if isinstance(kind, list) and kind[0] is not None and name not in _UNUSED
+        name for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None and name not in _UNUSED
     ]
 
 
