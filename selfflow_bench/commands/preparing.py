@@ -42,6 +42,7 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
         os.environ.setdefault(name, "0")
     from selfflow_bench.data.prepare_published import is_prepared
     from selfflow_bench.data.published_shards import prepare_published
+    from selfflow_bench.pipelines import pipeline_class
     from selfflow_bench.pipelines.fetching import snapshot_or_fetched
     from selfflow_bench.plan import make_plan
     from selfflow_bench.stages.data import published_data, source_name
@@ -58,7 +59,8 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
     folder = wanted.folder(places.cache)
     if not is_prepared(wanted, places.cache):
         tell = _Teller(as_json=chosen.json)
-        snapshot_or_fetched(wanted.checkpoint, tell.fetch)
+        for checkpoint in (wanted.checkpoint, *pipeline_class(wanted.family).beside):
+            snapshot_or_fetched(checkpoint, tell.fetch)
         count, size = _space(places, spec, items.counts, chosen.limit, folder)
         _say_what_it_takes(count, size, folder)
         try:

@@ -10,7 +10,7 @@ from diffusers import AceStepTransformer1DModel, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
-from selfflow_bench.families.base import Conditions, Family
+from selfflow_bench.families.base import SILENCE, Conditions, Family
 
 
 class AceStep(Family):
@@ -33,7 +33,8 @@ class AceStep(Family):
         return sigma
 
     def arguments(self, latents: Tensor, time: Tensor | LevelRows, conditions: Conditions) -> dict[str, Any]:
-        """Text-to-audio from nothing: the context latents are silence (zero), the chunk mask is one everywhere.
+        """Text-to-audio from nothing: the context latents are silence, zero unless conditions have others; the chunk
+        mask is one everywhere.
 
         ``timestep_r = timestep`` is the ordinary (not mean-flow) call.
         """
@@ -41,6 +42,8 @@ class AceStep(Family):
         context_channels = int(self.config.get("in_channels", 192)) - frames.shape[-1]
         context = torch.zeros(*frames.shape[:2], context_channels, dtype=frames.dtype, device=frames.device)
         context[..., context_channels // 2 :] = 1
+        if SILENCE in conditions:
+            context[..., : context_channels // 2] = conditions[SILENCE].transpose(1, 2)
         return {
             "hidden_states": frames,
             "timestep": time,

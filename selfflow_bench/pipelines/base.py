@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from selfflow_bench.errors import DamagedFileError
+from selfflow_bench.recipe import Checkpoint
 
 Media = np.ndarray[Any, Any]
 """uint8 pictures ``[N, H, W, 3]`` or clips ``[N, T, H, W, 3]``; int16 sound ``[N, samples, channels]``."""
@@ -69,6 +70,8 @@ class PublishedPipeline(ABC):
     by who decodes or samples, and by encoding."""
     absent: ClassVar[tuple[str, ...]] = ("transformer",)
     """Parts of the folder that are never loaded."""
+    beside: ClassVar[tuple[Checkpoint, ...]] = ()
+    """Other repositories that a folder is not complete without."""
     precise: ClassVar[tuple[str, ...]] = ("vae",)
     """Parts of it that run in float32."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ class AceStepPublished(PublishedPipeline):
         return int(self.pipeline.vae.config.sampling_rate)
 
     def text_conditions(self, captions: list[str], length: int) -> dict[str, Tensor]:
-        """``text``: lyrics, timbre, then the caption, all of one length; attended without a mask.
+        """``text``: lyrics, timbre, then the caption, all of one length; no mask. ``silence``: recorded.
 
         The pipeline pads to the longest prompt of a batch, and its transformer attends to the padding. A prompt longer
         than any in the batch makes that the same for all. The empty caption is the learned one, as in the pipeline.
@@ -54,7 +55,12 @@ class AceStepPublished(PublishedPipeline):
         )
         empty = torch.tensor([not caption for caption in captions], device=self.device)
         learned = encoder.null_condition_emb.to(states)
-        return {"text": torch.where(empty[:, None, None], learned, states[:-1])}
+        frames = math.ceil(self.seconds * self.pipeline.latents_per_second)
+        silence, _ = self.pipeline.prepare_src_latents(self.device, states.dtype, len(captions), latent_length=frames)
+        return {
+            "text": torch.where(empty[:, None, None], learned, states[:-1]),
+            "silence": silence.expand(len(captions), -1, -1).transpose(1, 2),
+        }
 
     def latents(self, values: Tensor) -> Tensor:
         """Not normalised: the autoencoder's latents are what the transformer sees."""

@@ -51,7 +51,7 @@ class CosmosPublished(StandardizedAutoencoder):
 
     def latents(self, values: Tensor) -> Tensor:
         """A picture is a clip of one frame, and stays one."""
-        return super().latents(values[:, :, None])
+        return super().latents(values[:, :, None] if values.ndim == 4 else values)
 
     def decoded(self, latents: Tensor) -> Tensor:
         """The one frame."""

@@ -30,6 +30,7 @@ class HiDreamPublished(ScaledAutoencoder):
     steps = 50
     guidance = 5.0
     longest = 128
+    beside = (LLAMA,)
 
     def load(self, snapshot: Path, dtype: torch.dtype, absent: Sequence[str]) -> Any:
         """With Llama from its own folder, unless this one has it."""

@@ -35,16 +35,18 @@ TRANSFORMER = {
 def pipeline(transformer: Any) -> AceStepPipeline:
     """With a transformer of the configuration above."""
     tokenizer = tiny_tokenizers.qwen()
+    encoder = AceStepConditionEncoder(
+        **ATTENTION,
+        text_hidden_dim=tiny_parts.WIDTH,
+        timbre_hidden_dim=64,
+        num_lyric_encoder_hidden_layers=1,
+        num_timbre_encoder_hidden_layers=1,
+    )
+    encoder.silence_latent.normal_()
     return AceStepPipeline(
         tokenizer=tokenizer,
         text_encoder=tiny_parts.qwen3(tokenizer),
-        condition_encoder=AceStepConditionEncoder(
-            **ATTENTION,
-            text_hidden_dim=tiny_parts.WIDTH,
-            timbre_hidden_dim=64,
-            num_lyric_encoder_hidden_layers=1,
-            num_timbre_encoder_hidden_layers=1,
-        ),
+        condition_encoder=encoder,
         vae=AutoencoderOobleck(
             encoder_hidden_size=128,
             downsampling_ratios=[2, 4, 4, 6, 10],
