@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selfflow_bench.data.items import Items
     from selfflow_bench.data.prepare_published import Wanted
     from selfflow_bench.data.published_shards import Done
+    from selfflow_bench.evaluation.features.base import FeatureNetwork
     from selfflow_bench.pipelines.fetching import Fetch
     from selfflow_bench.plan import RunSpec
 
@@ -46,6 +47,7 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
     from selfflow_bench.pipelines.fetching import snapshot_or_fetched
     from selfflow_bench.plan import make_plan
     from selfflow_bench.stages.data import published_data, source_name
+    from selfflow_bench.stages.real_media import looking
 
     for option, value in (("--processes", chosen.processes), ("--limit", chosen.limit)):
         if value is not None and value < 1:
@@ -56,9 +58,9 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
     items = _items(chosen, spec, published_data(spec, protocol_source))
     source = source_name(protocol_source, items.identity, chosen.limit)
     wanted = published_data(spec, source)
-    folder = wanted.folder(places.cache)
+    folder, tell = wanted.folder(places.cache), _Teller(as_json=chosen.json)
+    networks = looking(spec, places.cache)  # refused before anything is encoded
     if not is_prepared(wanted, places.cache):
-        tell = _Teller(as_json=chosen.json)
         for checkpoint in (wanted.checkpoint, *pipeline_class(wanted.family).beside):
             snapshot_or_fetched(checkpoint, tell.fetch)
         count, size = _space(places, spec, items.counts, chosen.limit, folder)
@@ -71,8 +73,27 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
             raise InterruptedRunError(
                 f"stopped; whole shards are kept in {folder}. The same command goes on from there"
             ) from None
+    _look_at_validation(wanted, items, networks, folder, tell)
     _say_what_came_out(chosen, spec, source, folder)
     return 0
+
+
+def _look_at_validation(
+    wanted: Wanted, items: Items, networks: Sequence[FeatureNetwork], folder: Path, tell: _Teller
+) -> None:
+    """What evaluation compares samples with, as far as it is missing."""
+    from selfflow_bench.data.published_shards import usable_media
+    from selfflow_bench.stages.real_media import look_at_validation, not_looked_at
+
+    missing = not_looked_at(networks, folder)
+    if not missing:
+        return
+    try:
+        look_at_validation(missing, folder, lambda count: usable_media(wanted, items, "validation", count), tell.seen)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"stopped; the shards in {folder} are whole. The same command looks at the validation media again"
+        ) from None
 
 
 def _items(chosen: argparse.Namespace, spec: RunSpec, wanted: Wanted) -> Items:
@@ -177,6 +198,9 @@ class _Teller:
     def done(self, done: Done) -> None:
         event = {"event": "prepared", "split": done.split, "items": done.items, "left_out": dict(done.left_out)}
         self._say(f"{done.split}: {_counted(done.items, done.left_out)}", event)
+
+    def seen(self, done: int, of: int) -> None:
+        self._say(f"validation media seen by networks: {done:,} of {of:,}", {"event": "seen", "items": done, "of": of})
 
     def text(self, text: str) -> None:
         self._say(text, {"event": "note", "text": text})

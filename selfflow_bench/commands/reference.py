@@ -100,7 +100,7 @@ def lacking(spec: RunSpec, places: Places) -> list[Lacking]:
         pinned = f" --revision {revision}" if len(revision) == 40 else ""
         found.append(Lacking(f"the snapshot of {name} in the hub's cache", f"Fetch: hf download {name}{pinned}", True))
     found += _prepared(spec, places)
-    found.append(Lacking("its evaluation", "Distances of the reference tier are not built yet.", True))
+    found += _of_evaluation(spec, places)
     for field in spec.unpinned:
         if field.endswith("revision"):
             remedy = f"Pin on a connected machine: selfflow-bench pin {spec.recipe.name}"
@@ -120,15 +120,39 @@ def refuse_where_lacking(spec: RunSpec, places: Places) -> None:
 
 def _prepared(spec: RunSpec, places: Places) -> list[Lacking]:
     from selfflow_bench.data.prepare_published import is_prepared
-    from selfflow_bench.stages.data import published_data
+    from selfflow_bench.stages.data import published_data, validation_statistics
 
     try:
         wanted = published_data(spec, spec.conditions.data.source)
     except FieldError as error:
         return [Lacking("its prepared data", " ".join(error.reason), True)]
-    if is_prepared(wanted, places.cache):
-        return []
-    return [Lacking("its prepared data", f"Prepare: selfflow-bench prepare {spec.recipe.name}", True)]
+    prepare = f"Prepare: selfflow-bench prepare {spec.recipe.name}"
+    if not is_prepared(wanted, places.cache):
+        return [Lacking("its prepared data", prepare, True)]
+    settings, folder = spec.conditions.evaluation, wanted.folder(places.cache)
+    unseen = [
+        name
+        for name in settings.all_networks
+        if name not in settings.reference_statistics and not validation_statistics(folder, name).exists()
+    ]
+    return [Lacking(f"what {name} sees in the validation media", prepare, True) for name in unseen]
+
+
+def _of_evaluation(spec: RunSpec, places: Places) -> list[Lacking]:
+    """Weights of feature networks, and statistics that stand for real media."""
+    from selfflow_bench.evaluation.features import network
+    from selfflow_bench.evaluation.statistics import load_published
+
+    settings, where, found = spec.conditions.evaluation, f"protocol {spec.protocol}", []
+    for name in settings.all_networks:
+        try:
+            one = network(name, places.cache, where)
+            sha256 = settings.reference_statistics.get(name, UNPINNED)
+            if sha256 != UNPINNED:
+                load_published(places.cache, sha256, one, where)
+        except SuiteError as error:
+            found.append(Lacking(f"what {name} measures with", str(error), True))
+    return found
 
 
 def _is_here(checkpoint: Checkpoint) -> bool:

@@ -5,7 +5,7 @@ A prepared folder appears complete or not at all, whatever kills its maker. Know
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Prepared:
         latent_shape: shape of one latent, channels first.
         text: tensors [M, ...] of all captions of both splits, as `captions.encode` gives them; row 0 is the empty
             caption.
+        negative: tensors [1, ...] of the caption that a published pipeline guides away from, where that is not the
+            empty one.
     """
 
     digest: str
@@ -65,6 +67,7 @@ class Prepared:
     train: Split
     validation: Split
     text: Mapping[str, Rows]
+    negative: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def prepare(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from selfflow_bench import canonical
@@ -35,7 +36,7 @@ from selfflow_bench.recipe import Checkpoint
 FORMAT_VERSION = 2
 SHARD = 64
 """Rows of the source that a shard is made of: little is lost with one, and there are not too many files."""
-EMPTY, LATENTS, CONDITION = "empty.safetensors", "latents", "condition."
+EMPTY, NEGATIVE, LATENTS, CONDITION = "empty.safetensors", "negative.safetensors", "latents", "condition."
 FACTS = "facts"
 """Under which a shard says of what it is made, in JSON (see `ShardFacts`)."""
 _FOLDER = "published"
@@ -158,6 +159,7 @@ def load_published(wanted: Wanted, cache: Path, remedy: str) -> Prepared:
             with safe_open(empty[0], "pt") as file:
                 names = list(file.keys())
             text = {name: ShardedRows([*empty, *shards["train"], *shards["validation"]], name) for name in names}
+        negative = load_file(folder / NEGATIVE) if (folder / NEGATIVE).exists() else {}
         counts = {split: manifest["items"][split] for split in SPLITS}
         splits = {
             "train": _split(shards["train"], 1, counts["train"]),
@@ -175,6 +177,7 @@ def load_published(wanted: Wanted, cache: Path, remedy: str) -> Prepared:
         train=splits["train"],
         validation=splits["validation"],
         text=text,
+        negative=negative,
     )
 
 

@@ -42,6 +42,7 @@ from selfflow_bench.data.prepare_published import (
     FACTS,
     FORMAT_VERSION,
     LATENTS,
+    NEGATIVE,
     SHARD,
     ShardFacts,
     Wanted,
@@ -393,9 +394,12 @@ def _make_shard(path: Path, items: Sequence[Item], room: int) -> ShardFacts:
 
 
 def _make_empty(folder: Path) -> None:
-    """The empty caption."""
+    """The empty caption, and what the pipeline guides away from where that is another."""
     assert _current is not None
-    _save(folder / EMPTY, pipeline_of(_current).encode_text([""], _current.text_length), {})
+    pipeline, length = pipeline_of(_current), _current.text_length
+    if pipeline.negative:
+        _save(folder / NEGATIVE, pipeline.encode_text([pipeline.negative], length), {})
+    _save(folder / EMPTY, pipeline.encode_text([""], length), {})
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -75,6 +75,14 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
     method = kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
     features = None
     if method.needs.encoder is not None:
+        if data.hub is not None:
+            raise FieldError(
+                f"recipe {spec.recipe}",
+                f"methods.{spec.label}.encoder",
+                method.needs.encoder,
+                "its features are made of embedded data only, not of published sizes yet",
+                "Run this method on the smoke or micro tier.",
+            )
         features = encoded_features(
             method.needs.encoder,
             data.source,

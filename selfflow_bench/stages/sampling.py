@@ -100,6 +100,8 @@ class Samples:
             if self._settings.sampler == "euler_maruyama":
                 return euler_maruyama.sample(run.family, model, conditions, shape, steps=self._way.steps, **given)
             away = self._table.of(items, torch.ones(len(rows), dtype=torch.bool))
+            for name, value in run.data.negative.items():
+                away[name] = value.expand(len(rows), *value.shape[1:])
             if self._embeds_guidance:
                 conditions[GUIDANCE] = torch.full((len(rows),), self._way.guidance)
             return sample(run.family, model, conditions, away, shape, self._sampler(device), **given)
