@@ -127,12 +127,12 @@ def prepared_items(folder: Path) -> dict[str, int]:
 
 def usable_media(wanted: Wanted, items: Items, split: SplitName, count: int) -> Iterator[Media]:
     """The first media of a split that can be used, each brought to size ``[...]``: what its latents were made of."""
-    made = 0
+    made, rate = 0, pipeline_of(wanted, encodes_text=False).sound_rate
     for item in items.read(split, 0, None):
         if made == count:
             return
         try:
-            medium = _medium(wanted, item)
+            medium = _medium(wanted, item, rate)
         except UnusableError:
             continue
         made += 1
@@ -418,7 +418,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
 def encoded(wanted: Wanted, item: Item) -> dict[str, Tensor]:
     """An item's latents and conditions ``[1, ...]``, by their names in a shard. Raises UnusableError."""
     pipeline, needs = pipeline_of(wanted), wanted.needs
-    medium = _medium(wanted, item)
+    medium = _medium(wanted, item, pipeline.sound_rate)
     made = {LATENTS: pipeline.encode_media(_of_family(wanted, medium))}
     if item.label is not None:
         made[CONDITION + LABEL] = torch.tensor([item.label])
@@ -432,39 +432,38 @@ def encoded(wanted: Wanted, item: Item) -> dict[str, Tensor]:
         frames = medium["frames"] if medium.dtype.names else medium
         made[CONDITION + REFERENCE] = pipeline.encode_media(frames[:, :1])
     if SOUND in needs:
-        made[CONDITION + SOUND] = pipeline.encode_sound(_clip_sound(wanted, item))
+        made[CONDITION + SOUND] = pipeline.encode_sound(_clip_sound(wanted, item, pipeline.sound_rate))
     return made
 
 
-def _medium(wanted: Wanted, item: Item) -> Media:
-    """``[1, ...]``, of clips with sound structured (see `PublishedPipeline.sound_rate`)."""
+def _medium(wanted: Wanted, item: Item, rate: int | None) -> Media:
+    """``[1, ...]``, of clips with sound structured; ``rate`` as `PublishedPipeline.sound_rate`."""
     if item.missing is not None:
         raise UnusableError(item.missing)
     size, modality = wanted.size, wanted.kind.modality
     if modality == "audio":
         assert size.seconds is not None
-        return media.sound(item.medium, size.seconds, _sound_rate(wanted))[None]
+        return media.sound(item.medium, size.seconds, _known(wanted, rate))[None]
     if modality == "image":
         assert size.resolution is not None
         return media.picture(item.medium, size.resolution)[None]
     frames = media.clip(item.medium, size)[None]
-    if SOUND in wanted.needs or pipeline_of(wanted).sound_rate is None:
+    if SOUND in wanted.needs or rate is None:
         return frames
-    return joint_media({"frames": frames, "audio": _clip_sound(wanted, item)})
+    return joint_media({"frames": frames, "audio": _clip_sound(wanted, item, rate)})
 
 
-def _clip_sound(wanted: Wanted, item: Item) -> Media:
+def _clip_sound(wanted: Wanted, item: Item, rate: int | None) -> Media:
     """The sound of a clip, as long as its frames."""
     size = wanted.size
     assert size.frames is not None
     if size.fps is None:
         remedy = "Set the frames a second."
         raise FieldError("protocol", "data.hub.fps", None, "the length of a clip's sound needs it", remedy)
-    return media.sound(item.medium, size.frames / size.fps, _sound_rate(wanted))[None]
+    return media.sound(item.medium, size.frames / size.fps, _known(wanted, rate))[None]
 
 
-def _sound_rate(wanted: Wanted) -> int:
-    rate = pipeline_of(wanted).sound_rate
+def _known(wanted: Wanted, rate: int | None) -> int:
     if rate is None:
         problem = "its pipeline takes no sound"
         raise FieldError("selfflow_bench/pipelines", "family", wanted.family, problem, "Use data without sound.")

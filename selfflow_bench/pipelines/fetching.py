@@ -90,10 +90,13 @@ def _has_safe(index: str, names: Sequence[str]) -> bool:
 
 def _wanted(checkpoint: Checkpoint) -> _Wanted:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import DryRunError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        listed = snapshot_download(checkpoint.id, revision=checkpoint.revision, dry_run=True)
+        try:
+            listed = snapshot_download(checkpoint.id, revision=checkpoint.revision, dry_run=True)
+        except DryRunError as error:
+            raise error.__cause__ or error from None
         there = {one.filename: one for one in listed}
         parts = None
         if INDEX in there:
