@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from selfflow_bench.pipelines.base import PublishedPipeline
 
 LACKING = {
-    "anima": "diffusers has it as modular blocks only, with no pipeline class that loads a folder of it",
-    "longcat_video": "diffusers has no class of its transformer and no pipeline for it",
     "wan_s2v": "diffusers has no class of its transformer and no pipeline that encodes speech for it",
     "z_image_omni": "its weights are announced and not published",
 }

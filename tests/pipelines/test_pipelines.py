@@ -126,7 +126,7 @@ def test_latents_are_of_the_recipes_shape_and_make_the_autoencoders_own_round(ca
 
 def own_round(case: Case, values: Tensor) -> Tensor:
     """Through the autoencoder and back, without anything in between, one medium at a time."""
-    vae, is_still = case.published.pipeline.vae, case.name in ("qwen_image", "cosmos")
+    vae, is_still = case.published.pipeline.vae, case.name in ("anima", "qwen_image", "cosmos")
     time = {"temb": torch.zeros(1)} if case.name == "ltxvideo" else {}
     found = []
     for one in values.split(1):
