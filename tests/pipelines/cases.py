@@ -38,6 +38,7 @@ class Case:
         made = self.family.load(self.snapshot, torch.float32) if is_there else self.family.make()
         self.transformer: nn.Module = made.eval()
         self.caption = getattr(self._tiny, "CAPTION", CAPTION)
+        self.atol: float = getattr(self._tiny, "ATOL", 1e-5)
         self.length = getattr(self._tiny, "LENGTH", 12)
         self.size: dict[str, int] = getattr(self._tiny, "SIZE", None) or SIZES[self.family.modality]
         if getattr(self._tiny, "ATTACHED", False):

@@ -22,7 +22,7 @@ class TinyHub(Protocol):
     """A module of `tests.pipelines.tiny`.
 
     It may say more, where a pipeline is otherwise than most (see `tests.pipelines.cases.Case`): ``LENGTH`` of captions
-    in tokens, where a template takes many; ``SIZE`` of media; ``CAPTION``; ``ATTACHED``, where hooks are needed;
+    in tokens, where a template takes many; ``SIZE`` of media; ``CAPTION``; ``ATOL``; ``ATTACHED``, if hooks are needed;
     ``call``, what its own call is given; ``own``, the pipeline that is called; ``media``; ``noise`` that it draws;
     ``laid_out``, what it makes in the family's layout, and ``as_media``; and ``beside``, which saves what is not in its
     folder.

@@ -7,24 +7,11 @@ from typing import Any
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler
 
 from tests.pipelines import tiny_parts, tiny_tokenizers
+from tests.pipelines.tiny import cosmos
 from tests.pipelines.tiny_hub import Folder
 
 TRANSFORMER = {
-    "transformer_config": {
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_attention_heads": 2,
-        "attention_head_dim": 16,
-        "num_layers": 2,
-        "mlp_ratio": 2.0,
-        "text_embed_dim": tiny_parts.WIDTH,
-        "adaln_lora_dim": 4,
-        "max_size": [4, 16, 16],
-        "patch_size": [1, 2, 2],
-        "rope_scale": [1.0, 4.0, 4.0],
-        "concat_padding_mask": True,
-        "extra_pos_embed_type": None,
-    },
+    "transformer_config": cosmos.TRANSFORMER,
     "text_conditioner_config": {
         "source_dim": tiny_parts.WIDTH,
         "target_dim": tiny_parts.WIDTH,
