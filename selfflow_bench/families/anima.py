@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
 from selfflow_bench.families.architectures.anima import AnimaModel
-from selfflow_bench.families.base import Conditions, Family
+from selfflow_bench.families.base import IDS_MASK, Conditions, Family
 
 _PARTS = {"transformer": CosmosTransformer3DModel, "text_conditioner": AnimaTextConditioner}
 
@@ -52,7 +52,7 @@ class Anima(Family):
 
     def arguments(self, latents: Tensor, time: Tensor | LevelRows, conditions: Conditions) -> dict[str, Any]:
         """The caption's states are the conditioner's source, its token numbers the conditioner's target."""
-        return {
+        arguments = {
             "hidden_states": latents[:, :, None],
             "timestep": time,
             "text": conditions["text"],
@@ -60,6 +60,9 @@ class Anima(Family):
             "text_ids": conditions["text_ids"],
             "padding_mask": latents.new_zeros(1, 1, *latents.shape[-2:]),
         }
+        if IDS_MASK in conditions:
+            arguments["text_ids_mask"] = conditions[IDS_MASK]
+        return arguments
 
     def prediction(self, output: Tensor, latents: Tensor) -> Tensor:
         """Without the frame axis."""

@@ -31,6 +31,7 @@ Conditions = Mapping[str, Tensor]
 ``[B, T]``, the tokenizer's. ``text_attended``: bool ``[B, T]``, the text tokens that take part at all, in families that
 otherwise have all of them take part. ``text_layers``: float ``[B, L, T, D]``, the states of a text encoder's layers.
 ``text_audio``: the caption as a stream of sound sees it, ``text`` where it is absent. ``silence``: latents of no sound.
+``text_ids_mask``: bool, of ``text_ids``, where ``text_mask`` is not theirs.
 ``reference``, where a family takes one: clean latents ``[B, C, *cells]``.
 ``label``: int64 ``[B]``, a class, in families that know classes and no text. ``guidance``: float ``[B]``, the scale
 that models distilled for guidance embed; 1, which is none, where it is absent.
@@ -42,6 +43,7 @@ ATTENDED = "text_attended"
 LAYERS = "text_layers"
 AUDIO_TEXT = "text_audio"
 SILENCE = "silence"
+IDS_MASK = "text_ids_mask"
 
 
 class Family(ABC):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from selfflow_bench.conditioning import LevelRows
 from selfflow_bench.families.architectures.longcat_video import LongCatVideoTransformer3DModel
+from selfflow_bench.families.architectures.longcat_video_weights import published_model
 from selfflow_bench.families.base import Conditions, Family
 
 
@@ -18,6 +21,12 @@ class LongCatVideo(Family):
 
     modality = "video"
     transformer_class = LongCatVideoTransformer3DModel
+
+    def load(self, snapshot: Path, dtype: torch.dtype) -> nn.Module:
+        """From ``dit``, under the published names, or as `save` writes it."""
+        if (snapshot / "dit").exists():
+            return published_model(snapshot / "dit", dtype)
+        return super().load(snapshot, dtype)
 
     def patch(self) -> tuple[int, ...]:
         """(time, height, width)."""

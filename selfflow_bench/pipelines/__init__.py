@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from selfflow_bench.pipelines.base import PublishedPipeline
 
 LACKING = {
-    "anima": "diffusers has it as modular blocks only, with no pipeline class that loads a folder of it",
-    "longcat_video": "diffusers has no class of its transformer and no pipeline for it",
-    "wan_s2v": "diffusers has no class of its transformer and no pipeline that encodes speech for it",
-    "z_image_omni": "its weights are announced and not published",
+    "wan_s2v": "its folder's weights have the names of a class that diffusers has not taken in, and no list of them is here",
+    "z_image_omni": "its weights are announced and not published: what their captions look like is not settled",
 }
 """Families without a published pipeline, and why."""
 NOT_YET = "the suite does not read its folder yet"

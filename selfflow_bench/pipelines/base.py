@@ -70,14 +70,18 @@ class PublishedPipeline(ABC):
     by who decodes or samples, and by encoding."""
     absent: ClassVar[tuple[str, ...]] = ("transformer",)
     """Parts of the folder that are never loaded."""
+    of_text: ClassVar[tuple[str, ...]] = ()
+    """Parts that only captions need, where the pipeline's class does not tell."""
     beside: ClassVar[tuple[Checkpoint, ...]] = ()
     """Other repositories that a folder is not complete without."""
     precise: ClassVar[tuple[str, ...]] = ("vae",)
     """Parts of it that run in float32."""
 
     def __init__(self, snapshot: Path, device: torch.device, dtype: torch.dtype, *, encodes_text: bool = True) -> None:
-        parts = inspect.signature(self.pipeline_class.__init__).parameters
-        text = () if encodes_text else tuple(name for name in parts if name.startswith(_OF_TEXT))
+        parts = self.of_text or inspect.signature(self.pipeline_class.__init__).parameters
+        text = (
+            () if encodes_text else tuple(name for name in parts if name in self.of_text or name.startswith(_OF_TEXT))
+        )
         try:
             self.pipeline = self.load(snapshot, dtype, (*self.absent, *text))
         except (OSError, ValueError, KeyError) as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from selfflow_bench.errors import DamagedFileError, FieldError, InfrastructureError, SuiteError
-from selfflow_bench.pipelines.snapshot import INDEX, local_snapshot, parts_of
+from selfflow_bench.pipelines.snapshot import INDICES, LOOSE, local_snapshot, parts_in, parts_of
 from selfflow_bench.recipe import Checkpoint
 
 _WEIGHTS = (".safetensors", ".bin")
@@ -62,7 +62,7 @@ def needed_files(names: Sequence[str], parts: Iterable[str] | None) -> list[str]
     tokenizers, and weights once: not in other precisions, not pickled where there are safetensors.
     """
     folders = ("",) if parts is None else tuple(parts)
-    found = [] if parts is None else [INDEX]
+    found = [name for name in names if name in INDICES]
     for folder in folders:
         here = [name for name in names if str(PurePosixPath(name).parent) == (folder or ".")]
         found += [name for name in here if name.endswith(_BESIDE) and not _is_variant(name)]
@@ -99,9 +99,12 @@ def _wanted(checkpoint: Checkpoint) -> _Wanted:
             raise error.__cause__ or error from None
         there = {one.filename: one for one in listed}
         parts = None
-        if INDEX in there:
-            folder = Path(_download(checkpoint, [INDEX]))
-            parts = parts_of(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+        index = next((name for name in INDICES if name in there), None)
+        if index is not None:
+            folder = Path(_download(checkpoint, [index]))
+            parts = parts_of(json.loads((folder / index).read_text(encoding="utf-8")))
+        elif LOOSE in there:
+            parts = parts_in(there)
     except GatedRepoError as error:
         remedy = "Accept its terms on the hub, and log in: hf auth login"
         raise InfrastructureError(f"{checkpoint.id}: the hub does not let this user have it. {remedy}") from error

@@ -6,14 +6,19 @@ Knows nothing of what the folder's models are for.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.recipe import UNPINNED, Checkpoint
 
 INDEX = "model_index.json"
-"""What the parts of a pipeline's folder are."""
+INDICES = (INDEX, "modular_model_index.json")
+"""What the parts of a pipeline's folder are, if it is one of diffusers', or of its blocks."""
+LOOSE = "vae/config.json"
+"""Of a folder of parts without an index."""
+_CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json")
 _UNUSED = ("safety_checker",)
 _ALONE = "config.json"
 """Of a repository that is one model and no pipeline."""
@@ -28,12 +33,13 @@ def local_snapshot(checkpoint: Checkpoint) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
     _pinned(checkpoint)
-    found = [try_to_load_from_cache(checkpoint.id, name, revision=checkpoint.revision) for name in (INDEX, _ALONE)]
-    path = next((one for one in found if isinstance(one, str)), None)
+    marks = (*INDICES, LOOSE, _ALONE)
+    found = {name: try_to_load_from_cache(checkpoint.id, name, revision=checkpoint.revision) for name in marks}
+    path = next(((name, one) for name, one in found.items() if isinstance(one, str)), None)
     if path is None:
         named = f"{checkpoint.id}@{checkpoint.revision}"
         raise DamagedFileError(f"{named}: is not in the hub's cache on this machine. {_remedy(checkpoint)}")
-    folder = Path(path).parent
+    folder = Path(path[1]).parents[path[0].count("/")]
     missing = _missing(folder)
     if missing:
         raise DamagedFileError(f"{folder}: lacks {', '.join(missing)}. {_remedy(checkpoint)}")
@@ -57,8 +63,13 @@ def _pinned(checkpoint: Checkpoint) -> None:
 
 def _missing(folder: Path) -> list[str]:
     """What the pipeline's index and the indices of weights in several files name, and the folder has not."""
-    index = folder / INDEX
-    parts = parts_of(json.loads(index.read_text(encoding="utf-8"))) if index.exists() else ["."]
+    index = next((folder / name for name in INDICES if (folder / name).exists()), None)
+    if index is not None:
+        parts = parts_of(json.loads(index.read_text(encoding="utf-8")))
+    elif (folder / LOOSE).exists():
+        parts = parts_in(str(file.relative_to(folder)) for file in folder.glob("*/*.json"))
+    else:
+        parts = ["."]
     missing = [f"{name}/" for name in parts if not (folder / name).is_dir()]
     for name in parts:
         here = folder / name
@@ -77,6 +88,12 @@ def parts_of(index: dict[str, Any]) -> list[str]:
     return [
         name for name, kind in index.items() if isinstance(kind, list) and kind[0] is not None and name not in _UNUSED
     ]
+
+
+def parts_in(names: Iterable[str]) -> list[str]:
+    """The folders that hold a model, a scheduler or a tokenizer, by the names of a repository's files."""
+    paths = [PurePosixPath(name) for name in names]
+    return sorted({str(path.parent) for path in paths if len(path.parts) == 2 and path.name in _CONFIGS})
 
 
 def _is_model(config: Path) -> bool:

@@ -19,8 +19,8 @@ from selfflow_bench.registry import family_class
 from tests.pipelines.tiny_hub import tiny, tiny_checkpoint, tiny_transformer
 
 FAMILIES = names("pipelines.families")
-ASSEMBLED = ("sit",)
-"""Families whose pipeline is assembled of parts: diffusers has none to compare with."""
+ASSEMBLED = ("anima", "longcat_video", "sit")
+"""Families whose pipeline is assembled of parts: diffusers has none of that class to compare with."""
 CAPTION, OTHER = 'a Red fox, "far" away', "two boats"
 SIZES = {"image": {"height": 64, "width": 96}, "video": {"num_frames": 9, "height": 64, "width": 96}}
 
@@ -34,10 +34,11 @@ class Case:
         self.snapshot = local_snapshot(tiny_checkpoint(name, hub))
         self.published: PublishedPipeline = pipeline_class(name)(self.snapshot, torch.device("cpu"), torch.float32)
         self.family: Family = family_class(name)(tiny_transformer(name))
-        is_there = (self.snapshot / "transformer").exists()
+        is_there = any((self.snapshot / name).exists() for name in ("transformer", "dit"))
         made = self.family.load(self.snapshot, torch.float32) if is_there else self.family.make()
         self.transformer: nn.Module = made.eval()
         self.caption = getattr(self._tiny, "CAPTION", CAPTION)
+        self.atol: float = getattr(self._tiny, "ATOL", 1e-5)
         self.length = getattr(self._tiny, "LENGTH", 12)
         self.size: dict[str, int] = getattr(self._tiny, "SIZE", None) or SIZES[self.family.modality]
         if getattr(self._tiny, "ATTACHED", False):

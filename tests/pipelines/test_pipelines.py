@@ -67,9 +67,9 @@ def test_text_is_what_the_pipelines_own_transformer_is_given(called: Case) -> No
         with torch.no_grad():
             found.append(first(called.transformer(**ours, return_dict=False)))
     output = output[: len(found[0])]
-    torch.testing.assert_close(found[0], output, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(found[1], output, atol=1e-4)
-    assert not torch.allclose(found[2], output, atol=1e-4)
+    torch.testing.assert_close(found[0], output, rtol=1e-4, atol=called.atol)
+    assert not torch.allclose(found[1], output, atol=10 * called.atol)
+    assert not torch.allclose(found[2], output, atol=10 * called.atol)
 
 
 @pytest.mark.parametrize("name", ["lumina2", "sana", "sanavideo"])
@@ -126,7 +126,7 @@ def test_latents_are_of_the_recipes_shape_and_make_the_autoencoders_own_round(ca
 
 def own_round(case: Case, values: Tensor) -> Tensor:
     """Through the autoencoder and back, without anything in between, one medium at a time."""
-    vae, is_still = case.published.pipeline.vae, case.name in ("qwen_image", "cosmos")
+    vae, is_still = case.published.pipeline.vae, case.name in ("anima", "qwen_image", "cosmos")
     time = {"temb": torch.zeros(1)} if case.name == "ltxvideo" else {}
     found = []
     for one in values.split(1):

@@ -6,6 +6,7 @@ Their autoencoders compress as the published ones do and have as many channels; 
 from __future__ import annotations
 
 import importlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ class TinyHub(Protocol):
     """A module of `tests.pipelines.tiny`.
 
     It may say more, where a pipeline is otherwise than most (see `tests.pipelines.cases.Case`): ``LENGTH`` of captions
-    in tokens, where a template takes many; ``SIZE`` of media; ``CAPTION``; ``ATTACHED``, where hooks are needed;
+    in tokens, where a template takes many; ``SIZE`` of media; ``CAPTION``; ``ATOL``; ``ATTACHED``, if hooks are needed;
     ``call``, what its own call is given; ``own``, the pipeline that is called; ``media``; ``noise`` that it draws;
     ``laid_out``, what it makes in the family's layout, and ``as_media``; and ``beside``, which saves what is not in its
     folder.
@@ -32,6 +33,29 @@ class TinyHub(Protocol):
 
     def pipeline(self, transformer: Any) -> Any:
         """diffusers' pipeline around a transformer."""
+
+
+class Folder:
+    """Parts that diffusers has no pipeline class of, saved as it would save them.
+
+    Args:
+        index: what names them, if something does.
+        parts: by the names of their subfolders.
+    """
+
+    def __init__(self, index: str | None, **parts: Any) -> None:
+        self._index, self._parts = index, parts
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Each in a folder of its own."""
+        folder.mkdir(parents=True)
+        for name, part in self._parts.items():
+            part.save_pretrained(folder / name)
+        if self._index is not None:
+            kinds = {
+                name: [type(part).__module__.split(".")[0], type(part).__name__] for name, part in self._parts.items()
+            }
+            (folder / self._index).write_text(json.dumps(kinds))
 
 
 def without(call: dict[str, Any], *left_out: str) -> dict[str, Any]:

@@ -61,90 +61,39 @@ def clip(tokenizer: Any, *, projected: bool = False) -> CLIPTextModel | CLIPText
 
 def gemma2(tokenizer: Any) -> Gemma2Model:
     """A decoder of two layers."""
-    return Gemma2Model(
-        Gemma2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-        )
-    )
+    return Gemma2Model(Gemma2Config(**decoder(tokenizer)))
 
 
 def gemma3(tokenizer: Any) -> Gemma3ForConditionalGeneration:
     """A decoder of two layers, and a picture encoder of one."""
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": WIDTH,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-    }
-    vision = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 16,
-    }
-    return Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4))
+    config = Gemma3Config(
+        text_config=decoder(tokenizer),
+        vision_config={**_PICTURES, "image_size": 32, "patch_size": 16},
+        mm_tokens_per_image=4,
+    )
+    return Gemma3ForConditionalGeneration(config)
 
 
 def qwen_vl(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
     """A decoder of two layers, and a picture encoder of one."""
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": WIDTH,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]},
-    }
+    text = decoder(tokenizer) | {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}}
     vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
 
 def mistral3(tokenizer: Any) -> Mistral3ForConditionalGeneration:
     """A decoder of 31 layers, and a picture encoder of one."""
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": WIDTH,
-        "intermediate_size": 16,
-        "num_hidden_layers": 31,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-    }
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    return Mistral3ForConditionalGeneration(
-        Mistral3Config(
-            text_config=MistralConfig(**text),
-            vision_config=PixtralVisionConfig(**vision),
-            image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
-        )
+    config = Mistral3Config(
+        text_config=MistralConfig(**decoder(tokenizer, layers=31)),
+        vision_config=PixtralVisionConfig(**_PICTURES),
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
     )
+    return Mistral3ForConditionalGeneration(config)
 
 
 def qwen3(tokenizer: Any) -> Qwen3Model:
     """A decoder of two layers."""
-    return Qwen3Model(
-        Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-        )
-    )
+    return Qwen3Model(Qwen3Config(**decoder(tokenizer)))
 
 
 def kl(channels: int = 16, scaling: float = 0.3611, shift: float | None = 0.1159) -> AutoencoderKL:
@@ -183,4 +132,25 @@ def _t5(tokenizer: Any) -> dict[str, int]:
         "d_ff": 32,
         "num_layers": 2,
         "num_heads": 2,
+    }
+
+
+_PICTURES: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+def decoder(tokenizer: Any, layers: int = 2) -> dict[str, Any]:
+    """The configuration of a language model."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
     }

@@ -32,11 +32,16 @@ class AnimaModel(ModelMixin, ConfigMixin):  # type: ignore[misc]
         text_mask: Tensor,
         text_ids: Tensor,
         padding_mask: Tensor,
+        text_ids_mask: Tensor | None = None,
         return_dict: bool = False,
     ) -> Any:
-        """``hidden_states`` ``[B, C, 1, H, W]``; ``text`` is the conditioner's source, ``text_ids`` its target."""
+        """``hidden_states`` ``[B, C, 1, H, W]``; ``text`` is the conditioner's source, ``text_ids`` its target.
+
+        One mask is both's, unless the target has its own.
+        """
+        target_mask = text_mask if text_ids_mask is None else text_ids_mask
         conditioned = self.text_conditioner(
-            text, text_ids, target_attention_mask=text_mask, source_attention_mask=text_mask
+            text, text_ids, target_attention_mask=target_mask, source_attention_mask=text_mask
         )
         return self.transformer(
             hidden_states, timestep, conditioned, padding_mask=padding_mask, return_dict=return_dict

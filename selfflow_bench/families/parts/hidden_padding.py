@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers.models.transformers.transformer_kandinsky import Kandinsky5AttnProcessor
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -85,7 +86,7 @@ class _AttentionToText(Kandinsky5AttnProcessor):  # type: ignore[misc]
         query = _turned(attn.query_norm(query.float()), rotary).type_as(query)
         key = _turned(attn.key_norm(key.float()), rotary).type_as(key)
         found = scaled_dot_product_attention(
-            *(states.transpose(1, 2) for states in (query, key, value)), attn_mask=seen[:, None, None, :]
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=seen[:, None, None, :]
         )
         out: Tensor = attn.out_layer(found.transpose(1, 2).flatten(-2))
         return out
@@ -100,5 +101,5 @@ def _turned(states: Tensor, rotary: Tensor | None) -> Tensor:
     """By the class's rotary embedding, matrices of two by two; rounded as there."""
     if rotary is None:
         return states
-    pairs = states.float().unflatten(-1, (-1, 1, 2))
-    return (rotary * pairs).sum(-1).flatten(-2).bfloat16()
+    pairs = torch.unflatten(states.float(), -1, (-1, 1, 2))
+    return torch.mul(rotary, pairs).sum(-1).flatten(-2).bfloat16()

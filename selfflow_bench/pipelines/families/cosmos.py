@@ -83,7 +83,8 @@ class EDMFlowScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     def set_timesteps(self, *args: Any, **values: Any) -> None:
         """From EDM's levels to sigmas."""
         super().set_timesteps(*args, **values)
-        self.sigmas = self.sigmas / (1 + self.sigmas)
+        levels: Tensor = self.sigmas
+        self.sigmas: Tensor = levels / (1 + levels)
         self.sigmas[-1] = self.sigmas[-2]
         self.timesteps = self.sigmas[:-1] * self.config.num_train_timesteps
 

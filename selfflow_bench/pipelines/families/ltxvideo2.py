@@ -71,7 +71,7 @@ class LTXVideo2Published(PublishedPipeline):
             clip, sound = latents.to(self.device, torch.float32).split_with_sizes(
                 [math.prod(grid), latents.shape[2] - math.prod(grid)], 2
             )
-            frames = self.media(self.decoded(clip.unflatten(2, grid)).float().cpu())
+            frames = self.media(self.decoded(torch.unflatten(clip, 2, grid)).float().cpu())
             audio = self._sound(sound)
         joint = np.empty(
             len(frames), [("frames", frames.dtype, frames.shape[1:]), ("audio", audio.dtype, audio.shape[1:])]
@@ -121,7 +121,8 @@ class LTXVideo2Published(PublishedPipeline):
         length = wanted * factor - (factor - 1)
         mel = torch.cat([mel[..., :length, :], silent(max(length - mel.shape[-2], 0), mel)], -2)
         found = vae.encode(mel).latent_dist.mode().transpose(1, 2).flatten(2)
-        return ((found - vae.latents_mean) / vae.latents_std).transpose(1, 2)
+        made: Tensor = ((found - vae.latents_mean) / vae.latents_std).transpose(1, 2)
+        return made
 
     def _sound(self, latents: Tensor) -> Media:
         """int16 ``[N, samples, channels]``."""
@@ -138,7 +139,7 @@ class LTXVideo2Published(PublishedPipeline):
     def _frames_a_second(self) -> float:
         """Latents of sound."""
         config = self.pipeline.audio_vae.config
-        return config.sample_rate / config.mel_hop_length / self.pipeline.audio_vae_temporal_compression_ratio
+        return float(config.sample_rate / config.mel_hop_length / self.pipeline.audio_vae_temporal_compression_ratio)
 
     def _grid(self) -> tuple[int, ...]:
         if self.video_grid is None:

@@ -11,10 +11,10 @@ from selfflow_bench.families.parts.packing import pack, unpack
 from selfflow_bench.pipelines.base import Guide
 from selfflow_bench.pipelines.parts.same_length import of_same_length
 from selfflow_bench.pipelines.parts.shifted_by_size import ShiftedBySize
-from selfflow_bench.pipelines.parts.standardized import StandardizedAutoencoder
+from selfflow_bench.pipelines.parts.still import StillAutoencoder
 
 
-class QwenImagePublished(ShiftedBySize, StandardizedAutoencoder):
+class QwenImagePublished(ShiftedBySize, StillAutoencoder):
     """Pictures whose sides are multiples of 16. The template's own tokens do not count."""
 
     pipeline_class = QwenImagePipeline
@@ -29,14 +29,6 @@ class QwenImagePublished(ShiftedBySize, StandardizedAutoencoder):
             mask = text.new_ones(text.shape[:2], dtype=torch.bool)
         behind = length - text.shape[1]
         return {"text": pad(text, (0, 0, 0, behind)), "text_mask": pad(mask.bool(), (0, behind))}
-
-    def latents(self, values: Tensor) -> Tensor:
-        """A picture is a clip of one frame."""
-        return super().latents(values[:, :, None])[:, :, 0]
-
-    def decoded(self, latents: Tensor) -> Tensor:
-        """The one frame."""
-        return super().decoded(latents[:, :, None])[:, :, 0]
 
     def guide(self, scale: float) -> Guide:
         """Each token of the guided prediction is made as long as without guidance."""

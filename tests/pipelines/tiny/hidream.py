@@ -53,16 +53,7 @@ def beside(hub: Path) -> None:
     """Save Llama, two layers, below the hub's cache."""
     tokenizer = tiny_tokenizers.phi()
     folder = hub / f"models--{LLAMA.id.replace('/', '--')}" / "snapshots" / LLAMA.revision
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=tiny_parts.WIDTH,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-        )
-    ).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(**tiny_parts.decoder(tokenizer))).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
