@@ -122,6 +122,7 @@ class DockerExecutor:
             code=_CODE,
             user=caller(),
             packages=self.image.packages,
+            hub=_hub_of(spec),
             gpus=self.gpus,
             kernels={name: os.environ[name] for name in KERNELS if name in os.environ},
         )
@@ -136,6 +137,15 @@ class DockerExecutor:
             return Ending(end.exit_code, end.trouble, facts)
         code = end.attributes["State"]["ExitCode"]
         return Ending(code, trouble_of_exit(code, oom_killed=oom_killed), facts)
+
+
+def _hub_of(spec: RunSpec) -> Path | None:
+    """The hub's cache, where the run is of published sizes: weights are read from it, and from nowhere else."""
+    if spec.conditions.data.hub is None:
+        return None
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) if Path(HF_HUB_CACHE).is_dir() else None
 
 
 def _is_unfinished(container: Any, folder: Path) -> bool:

@@ -18,6 +18,7 @@ from selfflow_bench.execution import LOG, SPEC, worker_environment
 from selfflow_bench.plan import RunSpec
 
 OUT, SPECIFICATION, CODE, CACHE, PACKAGES = "/out", "/in/spec.json", "/code", "/cache", "/packages/site-packages"
+HUB = "/hub"
 """Within a container. Some packages tell installed code from a user's by "site-packages" in its path."""
 CACHE_VIEW = "cache"
 """The folder within a run's folder that stands for the shared cache; see `cache_view`."""
@@ -46,6 +47,7 @@ class Surroundings:
         code: the folder that holds this package, read-only.
         user: uid and gid that own the results.
         packages: a folder of installed packages to mount where the image has none of its own.
+        hub: the hub's cache, read-only, for a run that reads published weights.
         gpus: UUIDs; indexes move.
         kernels: the host's environment variables of `KERNELS`, as far as they are set.
     """
@@ -56,6 +58,7 @@ class Surroundings:
     code: Path
     user: tuple[int, int]
     packages: Path | None = None
+    hub: Path | None = None
     gpus: Sequence[str] = ()
     kernels: Mapping[str, str] = field(default_factory=dict)
 
@@ -132,6 +135,7 @@ def _environment(around: Surroundings) -> Mapping[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": "/tmp",
         "USER": "bench",
+        **({} if around.hub is None else {"HF_HUB_CACHE": HUB}),
         "NCCL_SOCKET_IFNAME": "lo",
         "GLOO_SOCKET_IFNAME": "lo",
         "TRITON_CACHE_DIR": f"{caches}/triton",
@@ -153,4 +157,6 @@ def _mounts(around: Surroundings) -> list[Any]:
     ]
     if around.packages is not None:
         mounts.append(bind(around.packages, PACKAGES))
+    if around.hub is not None:
+        mounts.append(bind(around.hub, HUB))
     return mounts

@@ -1,13 +1,9 @@
 """Weights files: their bytes, after a check of the published SHA-256, and where those lie that no package has."""
 
 import hashlib
-import os
 from pathlib import Path
 
 from selfflow_bench.errors import DamagedFileError
-
-FOLDER_VARIABLE = "SELFFLOW_WEIGHTS"
-"""The folder of weights files that no package has; ``weights`` in the cache if it is not set."""
 
 
 def read_weights(path: Path, sha256: str, remedy: str) -> bytes:
@@ -27,6 +23,5 @@ def read_weights(path: Path, sha256: str, remedy: str) -> bytes:
 
 
 def weights_folder(cache: Path) -> Path:
-    """Where weights files lie that are fetched by hand."""
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    return Path(chosen) if chosen else cache / "weights"
+    """Where weights files lie that are in no package."""
+    return cache / "weights"

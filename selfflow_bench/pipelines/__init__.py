@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from selfflow_bench.pipelines.base import PublishedPipeline
 
 LACKING = {
-    "wan_s2v": "its folder's weights have the names of a class that diffusers has not taken in, and no list of them is here",
+    "wan_s2v": "its folder's weights are named as in a class that diffusers has not, and no list of the names is here",
     "z_image_omni": "its weights are announced and not published: what their captions look like is not settled",
 }
 """Families without a published pipeline, and why."""

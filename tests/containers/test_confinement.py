@@ -71,6 +71,15 @@ def probed(site: Site, spec: RunSpec) -> dict[str, Any]:
     return found
 
 
+def test_published_weights_are_read_only_in_a_container(site: Site, spec: RunSpec, tmp_path: Path) -> None:
+    (tmp_path / "models--some--model").mkdir()
+    around = Surroundings(site.image.id, tmp_path, tmp_path, tmp_path, (0, 0), hub=tmp_path)
+    made = container_settings(spec, around)
+    (mount,) = (one for one in made["mounts"] if one["Target"] == made["environment"]["HF_HUB_CACHE"])
+    assert mount["ReadOnly"]
+    assert mount["Source"] == str(tmp_path.resolve())
+
+
 def test_there_is_no_network(probed: dict[str, Any]) -> None:
     assert probed["connect"] in ("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN")
     assert probed["interfaces"] == ["lo"]

@@ -26,7 +26,6 @@ from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.evaluation.features import clap, dinov2, inception_v3, network, videomae
 from selfflow_bench.networks.dinov2 import network_input
 from selfflow_bench.networks.hub_model import HubModel
-from selfflow_bench.networks.weights import FOLDER_VARIABLE
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 256, (3, 40, 56, 3), dtype=np.uint8)
@@ -176,12 +175,12 @@ def test_inception_is_torch_fidelity_s(fresh_inception: tuple[Path, str, Any], t
 
 
 def test_inception_is_never_downloaded_nor_other_weights_unpickled(
-    fresh_inception: tuple[Path, str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_inception: tuple[Path, str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        DamagedFileError, match=rf"{tmp_path}/weights/{inception_v3.FILE}: cannot be read .*Fetch https"
-    ):
+    path = tmp_path / "weights" / inception_v3.FILE
+    with pytest.raises(DamagedFileError, match=rf"{path}: cannot be read .*Fetch https"):
         network(inception_v3.NAME, tmp_path)
-    monkeypatch.setenv(FOLDER_VARIABLE, str(fresh_inception[0].parent))
+    path.parent.mkdir()
+    path.write_bytes(fresh_inception[0].read_bytes())
     with pytest.raises(DamagedFileError, match=f"expected {inception_v3.WEIGHTS_SHA256}"):
         network(inception_v3.NAME, tmp_path)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from selfflow_bench.evaluation.features.media import pictures
 from selfflow_bench.networks.torch_module import TorchModule
-from selfflow_bench.networks.weights import FOLDER_VARIABLE, read_weights, weights_folder
+from selfflow_bench.networks.weights import read_weights, weights_folder
 
 NAME = "inception-v3-2048"
 DIMENSION = 2048
@@ -40,7 +40,7 @@ class InceptionV3:
         Raises DamagedFileError, with where to fetch it, where it is missing or another.
         """
         path = weights or weights_folder(cache) / FILE
-        remedy = f"Fetch {URL} (SHA-256 {sha256}) and put it there, or into the folder that {FOLDER_VARIABLE} names"
+        remedy = f"Fetch {URL} (SHA-256 {sha256}) and put it there"
         content = read_weights(path, sha256, remedy)
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
