@@ -266,6 +266,24 @@ def test_looking_at_things_changes_nothing(command: Callable[..., list[str]], tm
     assert {row["recipe"] for row in json.loads(finish(command("list", "--json")).stdout)} >= {"sana@1", "wan@1"}
 
 
+def test_the_reference_tier_is_planned_with_all_that_is_missing_and_refused(
+    command: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "no hub")}
+    planned = finish(command("plan", "sit", "--tier", "reference", "--json"), env=environment)
+    assert planned.returncode == 0, planned.stderr
+    reference = json.loads(planned.stdout)["reference"]
+    assert reference["latent_shape"] == [4, 32, 32]
+    assert reference["estimates"]["self_flow"]["gpus"] >= 1
+    lacking = {one["what"]: one["remedy"] for one in reference["lacking"] if one["prevents"]}
+    assert "weights-inception-2015-12-05" in lacking["the weights of inception-v3-2048"]
+    assert lacking["the published statistics for inception-v3-2048"].endswith(".npz.")
+    assert lacking["its prepared data"] == "Prepare: selfflow-bench prepare sit"
+    refused = finish(command("run", "sit", "--tier", "reference"), env=environment)
+    assert refused.returncode != 0
+    assert not (tmp_path / "results" / "records").exists()
+
+
 def test_the_command_line_imports_without_torch() -> None:
     code = "import sys, selfflow_bench.cli as cli; cli.main(['list']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)

@@ -114,8 +114,8 @@ def refuse_where_lacking(spec: RunSpec, places: Places) -> None:
     """Raise SuiteError with all that this machine lacks, and each remedy."""
     missing = [one for one in lacking(spec, places) if one.prevents]
     if missing:
-        text = " ".join(f"{one.what} ({one.remedy})." for one in missing)
-        raise SuiteError(f"{spec.name}: this machine lacks: {text}")
+        text = "".join(f"\n- {one.what}. {one.remedy}" for one in missing)
+        raise SuiteError(f"{spec.name}: this machine lacks:{text}")
 
 
 def _prepared(spec: RunSpec, places: Places) -> list[Lacking]:
@@ -141,17 +141,23 @@ def _prepared(spec: RunSpec, places: Places) -> list[Lacking]:
 def _of_evaluation(spec: RunSpec, places: Places) -> list[Lacking]:
     """Weights of feature networks, and statistics that stand for real media."""
     from selfflow_bench.evaluation.features import network
-    from selfflow_bench.evaluation.statistics import load_published
+    from selfflow_bench.evaluation.statistics import load_published, published_path
 
     settings, where, found = spec.conditions.evaluation, f"protocol {spec.protocol}", []
     for name in settings.all_networks:
+        sha256, one = settings.reference_statistics.get(name, UNPINNED), None
         try:
             one = network(name, places.cache, where)
-            sha256 = settings.reference_statistics.get(name, UNPINNED)
-            if sha256 != UNPINNED:
-                load_published(places.cache, sha256, one, where)
         except SuiteError as error:
-            found.append(Lacking(f"what {name} measures with", str(error), True))
+            found.append(Lacking(f"the weights of {name}", str(error), True))
+        try:
+            if sha256 != UNPINNED and one is not None:
+                load_published(places.cache, sha256, one, where)
+            elif sha256 != UNPINNED and not published_path(places.cache, sha256).exists():
+                remedy = f"Put the file at {published_path(places.cache, sha256)}."
+                found.append(Lacking(f"the published statistics for {name}", remedy, True))
+        except SuiteError as error:
+            found.append(Lacking(f"the published statistics for {name}", str(error), True))
     return found
 
 

@@ -94,6 +94,8 @@ def _plan(chosen: argparse.Namespace, places: Places) -> int:
     out.print(plan.runs[0].conditions.summary, highlight=False)
     if plan.tier == "reference":
         facts = Table(box=None, pad_edge=False, show_header=False)
+        facts.add_column(no_wrap=True)
+        facts.add_column(overflow="fold")  # nothing of an address or a path may be left out
         for line in reference.lines(reference.facts(plan, places)):
             facts.add_row(*(Text(part) for part in line))
         out.print(facts)
