@@ -389,7 +389,7 @@ def _make_shard(path: Path, items: Sequence[Item], room: int) -> ShardFacts:
         names.append(item.name)
         digests.append(item.digest)
     facts = ShardFacts(rows, tuple(names), tuple(digests), tuple(left_out))
-    _save(path, {name: torch.cat(values).contiguous() for name, values in tensors.items()}, asdict(facts))
+    _save(path, {name: torch.cat(values) for name, values in tensors.items()}, asdict(facts))
     return facts
 
 
@@ -406,7 +406,8 @@ def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     """Write a shard, then its hash: without that it counts for nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(dict(tensors), temporary, {FACTS: json.dumps(facts)})
+        content = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(content, temporary, {FACTS: json.dumps(facts)})
     except SafetensorError as error:
         raise OSError(str(error)) from error
     with temporary.open("rb") as file:
