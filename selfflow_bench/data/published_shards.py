@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -229,6 +229,7 @@ class _Split:
                 last = self._made[index].rows < SHARD
             index += 1
             self._tell()
+        self._rows.close()
         self._finish_to(0)
 
     def _room(self) -> int:
@@ -284,6 +285,11 @@ class _Rows:
         if reached is not None:
             self._states[self._row] = reached
         return part
+
+    def close(self) -> None:
+        """Leave the stream: what reads ahead of it ends now, and not with the interpreter."""
+        if isinstance(self._iterator, Generator):
+            self._iterator.close()
 
     def keep(self, oldest: int | None) -> None:
         """Write the states down that may be needed: the newest, and those of shards that are not finished."""
