@@ -9,7 +9,7 @@ from typing import Any
 
 from selfflow_bench.data.items import Item, Items, SplitName
 from selfflow_bench.data.media import Encoded
-from selfflow_bench.errors import FieldError, InfrastructureError
+from selfflow_bench.errors import FieldError, InfrastructureError, SuiteError
 from selfflow_bench.recipe import UNPINNED, HubData, HubSet
 
 NOT_UNPACKED = "is not among the unpacked files"
@@ -68,9 +68,16 @@ class _HubStream:
                 self._rows.load_state_dict(state)
             for number, row in enumerate(islice(self._rows, self._first - begin, None), self._first):
                 yield self._item(number, row)
-        except (OSError, ValueError, EOFError) as error:
-            text = (str(error) or type(error).__name__).splitlines()[0]
-            raise InfrastructureError(f"{source.id}@{source.revision}: cannot be read from the hub: {text}") from error
+        except SuiteError:
+            raise
+        except Exception as error:  # also whatever the client's own HTTP library raises
+            text = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+            remedy = (
+                "The same command goes on. One that is gated needs its terms accepted on the hub, and: hf auth login"
+            )
+            raise InfrastructureError(
+                f"{source.id}@{source.revision}: cannot be read from the hub: {text}. {remedy}"
+            ) from error
 
     def state(self) -> dict[str, Any] | None:
         found: dict[str, Any] = self._rows.state_dict()

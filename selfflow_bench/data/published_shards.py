@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -229,6 +229,7 @@ class _Split:
                 last = self._made[index].rows < SHARD
             index += 1
             self._tell()
+        self._rows.close()
         self._finish_to(0)
 
     def _room(self) -> int:
@@ -284,6 +285,11 @@ class _Rows:
         if reached is not None:
             self._states[self._row] = reached
         return part
+
+    def close(self) -> None:
+        """Leave the stream: what reads ahead of it ends now, and not with the interpreter."""
+        if isinstance(self._iterator, Generator):
+            self._iterator.close()
 
     def keep(self, oldest: int | None) -> None:
         """Write the states down that may be needed: the newest, and those of shards that are not finished."""
@@ -389,7 +395,7 @@ def _make_shard(path: Path, items: Sequence[Item], room: int) -> ShardFacts:
         names.append(item.name)
         digests.append(item.digest)
     facts = ShardFacts(rows, tuple(names), tuple(digests), tuple(left_out))
-    _save(path, {name: torch.cat(values).contiguous() for name, values in tensors.items()}, asdict(facts))
+    _save(path, {name: torch.cat(values) for name, values in tensors.items()}, asdict(facts))
     return facts
 
 
@@ -406,7 +412,8 @@ def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     """Write a shard, then its hash: without that it counts for nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(dict(tensors), temporary, {FACTS: json.dumps(facts)})
+        content = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(content, temporary, {FACTS: json.dumps(facts)})
     except SafetensorError as error:
         raise OSError(str(error)) from error
     with temporary.open("rb") as file:

@@ -12,7 +12,7 @@ import tomlkit
 
 from selfflow_bench.places import Places
 from selfflow_bench.recipe import Checkpoint, load_recipe
-from tests.pipelines.tiny_hub import tiny_checkpoint, tiny_transformer
+from tests.pipelines.tiny_hub import tiny, tiny_checkpoint, tiny_transformer
 
 REVISION = "fedcba9876543210" * 2 + "fedcba98"
 NETWORKS = {
@@ -51,7 +51,7 @@ def small_recipes(
         made.mkdir(parents=True, exist_ok=True)
         content: Any = tomlkit.parse((source / "v1.toml").read_text())
         if name == "reference":
-            content["data"]["text_length"] = 8
+            content["data"]["text_length"] = getattr(tiny(family), "LENGTH", 8)
             content["data"]["hub"].pop("validation_from", None)
             content["data"]["hub"].update({"revision": REVISION, **data})
             evaluation = content["evaluation"]

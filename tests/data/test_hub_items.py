@@ -120,6 +120,12 @@ def test_a_column_that_is_not_there_is_named() -> None:
         hub_items("protocol", hub(revision="unpinned"))
 
 
+def test_a_data_set_that_cannot_be_had_says_so(folder: Path) -> None:
+    folder.rmdir()
+    with pytest.raises(InfrastructureError, match=r"org/pictures@.*cannot be read from the hub.*hf auth login"):
+        read(hub_items("protocol", hub()), "train")
+
+
 def test_media_and_labels_of_a_folder(folder: Path) -> None:
     for split, name in (("train", "cat"), ("train", "dog"), ("validation", "dog")):
         (folder / split / name).mkdir(parents=True)

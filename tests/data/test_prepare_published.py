@@ -105,6 +105,16 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return found
 
 
+def encoding(process: subprocess.Popen[str]) -> list[int]:
+    """Those that encode, once there are any."""
+    for _ in range(600):
+        found = [one for one in children(process) if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("nothing encodes")
+
+
 def gone(processes: list[int]) -> bool:
     """Whether all have ended, after waiting for that a while."""
     for _ in range(300):
@@ -141,6 +151,14 @@ def test_killed_stopped_damaged_and_shared_it_comes_to_the_same_shards(
     (folder,) = (tmp_path / "one" / "cache" / "published").glob("*/")
     first = folder / "validation-000000.safetensors"
     kept = first.stat().st_mtime_ns
+    # One of its processes killed, as for memory, it says so and ends.
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
+    below = encoding(process)
+    os.kill(below[0], signal.SIGKILL)
+    assert process.stderr is not None
+    assert "a process that encodes was killed" in process.stderr.read()
+    assert process.wait(60) == 3
+    assert gone(below)
     # Ctrl-C in a terminal is for all of its processes.
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
     until(process, "train", SHARD)
@@ -170,6 +188,7 @@ def test_killed_stopped_damaged_and_shared_it_comes_to_the_same_shards(
     line = command(recipes, tmp_path / "two", "sana", "--processes", "2")
     done = subprocess.run(line, capture_output=True, timeout=300, check=False, **options)
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     assert f"train: {TRAINED} items; left out: 2 cannot be read" in done.stdout
     assert said["sha256"]["train"] in done.stdout
     assert files(tmp_path / "one") == files(tmp_path / "two")
