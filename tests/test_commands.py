@@ -274,7 +274,7 @@ def test_the_reference_tier_is_planned_with_all_that_is_missing_and_refused(
     assert planned.returncode == 0, planned.stderr
     reference = json.loads(planned.stdout)["reference"]
     assert reference["latent_shape"] == [4, 32, 32]
-    assert reference["estimates"]["self_flow"]["gpus"] >= 1
+    assert reference["estimates"] == {"sit": None}  # an empty folder of results has no cost table
     lacking = {one["what"]: one["remedy"] for one in reference["lacking"] if one["prevents"]}
     assert "weights-inception-2015-12-05" in lacking["the weights of inception-v3-2048"]
     assert lacking["the published statistics for inception-v3-2048"].endswith(".npz.")
