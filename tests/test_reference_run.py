@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,11 +15,13 @@ import pytest
 from PIL import Image
 
 from selfflow_bench.errors import InterruptedRunError
-from selfflow_bench.evaluation.statistics import load_statistics
+from selfflow_bench.evaluation.statistics import load_statistics, published_path
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, make_plan
+from selfflow_bench.rescoring import rescore
 from selfflow_bench.results.record import Record
 from selfflow_bench.run import execute, local_run
+from selfflow_bench.sample_export import export_samples
 from tests.data.reference_recipes import NETWORKS, command, environment, small_recipes
 
 NETWORK = NETWORKS["image"]
@@ -45,19 +48,23 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hub")
 
 
-@pytest.fixture(scope="module")
-def site(hub: Path, project: Places, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Places]:
-    """Places by name, of one cache that holds a recipe's prepared data."""
-    root = tmp_path_factory.mktemp("site")
-    recipes = small_recipes(project, root / "recipes", hub, "sana", {"resolution": [64, 64]})
+Site = Callable[[str], Places]
+"""Places by name, of one cache that holds a recipe's prepared data."""
+
+
+def prepared(recipe: str, hub: Path, project: Places, root: Path) -> Site:
+    """A site of small pictures, with captions or by classes."""
+    recipes = small_recipes(project, root / "recipes", hub, recipe, {"resolution": [64, 64]})
     source, media = np.random.default_rng(0), root / "media"
     for split, count in (("train", 9), ("validation", 8)):
-        (media / split).mkdir(parents=True)
         for number in range(count):
+            folder = media / split / ("even", "odd")[number % 2] if recipe == "sit" else media / split
+            folder.mkdir(parents=True, exist_ok=True)
             pixels = source.integers(0, 256, (9, 12, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(media / split / f"{number}.png")
-            (media / split / f"{number}.txt").write_text(f"picture {number}")
-    line = command(recipes, root / "made", "sana", "--data", str(media))
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+            if recipe != "sit":
+                (folder / f"{number}.txt").write_text(f"picture {number}")
+    line = command(recipes, root / "made", recipe, "--data", str(media))
     done = subprocess.run(line, env=environment(hub), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     (root / "source").write_text(done.stdout.rpartition("data.source=")[2].strip())
@@ -70,15 +77,20 @@ def site(hub: Path, project: Places, tmp_path_factory: pytest.TempPathFactory) -
     return make
 
 
+@pytest.fixture(scope="module")
+def sana_site(hub: Path, project: Places, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return prepared("sana", hub, project, tmp_path_factory.mktemp("site"))
+
+
 @pytest.fixture
-def places(site: Callable[[str], Places], hub: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Places]:
+def places(sana_site: Site, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     monkeypatch.setenv("HF_HUB_CACHE", str(hub))
-    return site
+    return sana_site
 
 
-def spec_of(places: Places, overrides: Mapping[str, Any]) -> RunSpec:
+def spec_of(places: Places, overrides: Mapping[str, Any], recipe: str = "sana") -> RunSpec:
     changed = {**OVERRIDES, "data.source": (places.work.parent / "source").read_text(), **overrides}
-    return make_plan(places, "sana", tier="reference", labels=["self_flow"], overrides=changed).runs[1]
+    return make_plan(places, recipe, tier="reference", labels=["self_flow"], overrides=changed).runs[1]
 
 
 def worker_of(folder: Path) -> int:
@@ -100,7 +112,7 @@ def measured(record: Record) -> dict[str, Any]:
 
 @pytest.mark.once
 def test_it_is_measured_with_and_without_guidance_and_stopped_while_it_samples_goes_on(
-    places: Callable[[str], Places],
+    places: Site,
 ) -> None:
     whole = places("whole")
     spec = spec_of(whole, {"evaluation.sampler_steps": 100})
@@ -132,10 +144,43 @@ def test_it_is_measured_with_and_without_guidance_and_stopped_while_it_samples_g
 
 
 @pytest.mark.once
-def test_two_processes_measure_what_one_does(places: Callable[[str], Places]) -> None:
+def test_two_processes_measure_what_one_does(places: Site) -> None:
     alone, together = places("alone"), places("together")
     one = measured(execute(spec_of(alone, {}), alone, lambda event: None))
     two = measured(execute(spec_of(together, {"budget.gpus": 2}), together, lambda event: None))
     for name, metric in one["metrics"].items():
         assert two["metrics"][name]["value"] == pytest.approx(metric["value"], rel=1e-3)
         assert two["metrics"][name]["floor"] == pytest.approx(metric["floor"], rel=1e-6)
+
+
+@pytest.mark.once
+def test_classes_are_sampled_as_the_comparisons_on_imagenet_are(
+    hub: Path, project: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
+    places = prepared("sit", hub, project, tmp_path)("run")
+    published = tmp_path / "published.npz"
+    np.savez(published, mu=np.zeros(112), sigma=np.eye(112))
+    sha256 = hashlib.sha256(published.read_bytes()).hexdigest()
+    statistics_path = published_path(places.cache, sha256)
+    statistics_path.parent.mkdir()
+    published.rename(statistics_path)
+    spec = spec_of(places, {"evaluation.reference_statistics": {NETWORK: sha256}}, "sit")
+    assert (spec.conditions.evaluation.sampler, spec.conditions.evaluation.labels) == ("euler_maruyama", "uniform")
+    record = execute(spec, places, lambda event: None)
+    measured(record)
+    ((name, metric),) = record.metrics.items()
+    # Published statistics have no features for KID.
+    assert (name, metric.reference_sha256) == (f"frechet/{NETWORK}", sha256)
+    assert metric.value is not None
+    assert metric.floor is not None
+    scored = rescore(spec, local_run(spec, places).folder, statistics_path)
+    assert scored[name]["value"] == pytest.approx(metric.value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    shape = export_samples(spec, local_run(spec, places).folder, places.cache, tmp_path / "samples.npz")
+    assert shape == (5, 64, 64, 3)
+    with (
+        np.load(tmp_path / "samples.npz") as exported,
+        np.load(local_run(spec, places).folder / "samples.npz") as shown,
+    ):
+        np.testing.assert_array_equal(exported["arr_0"][:2], shown["media"])
