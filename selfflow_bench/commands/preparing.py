@@ -82,14 +82,18 @@ def _look_at_validation(
     wanted: Wanted, items: Items, networks: Sequence[FeatureNetwork], folder: Path, tell: _Teller
 ) -> None:
     """What evaluation compares samples with, as far as it is missing."""
+    from selfflow_bench.data.prepare_published import pipeline_of
     from selfflow_bench.data.published_shards import usable_media
     from selfflow_bench.stages.real_media import look_at_validation, not_looked_at
 
     missing = not_looked_at(networks, folder)
     if not missing:
         return
+    rate = pipeline_of(wanted, encodes_text=False).sound_rate
     try:
-        look_at_validation(missing, folder, lambda count: usable_media(wanted, items, "validation", count), tell.seen)
+        look_at_validation(
+            missing, folder, lambda count: usable_media(wanted, items, "validation", count), rate, tell.seen
+        )
     except KeyboardInterrupt:
         raise InterruptedRunError(
             f"stopped; the shards in {folder} are whole. The same command looks at the validation media again"

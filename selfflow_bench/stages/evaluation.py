@@ -20,9 +20,10 @@ from torch import nn
 from selfflow_bench.atomic_files import replace_file, replace_text
 from selfflow_bench.canonical import digest
 from selfflow_bench.data import sources
+from selfflow_bench.data.prepare_published import Autoencoder
 from selfflow_bench.errors import DamagedFileError, InterruptedRunError
 from selfflow_bench.evaluation.distances import cached_features, distances, fixed_choice
-from selfflow_bench.evaluation.features import network
+from selfflow_bench.evaluation.features import hearing, network
 from selfflow_bench.evaluation.features.base import FeatureNetwork
 from selfflow_bench.evaluation.shared_work import ALONE, SharedWork
 from selfflow_bench.evaluation.statistics import (
@@ -117,8 +118,9 @@ class _Real:
 
 
 def _networks(run: Run) -> list[FeatureNetwork]:
-    where = f"protocol {run.spec.protocol}"
-    return [network(name, run.cache, where) for name in run.spec.conditions.evaluation.all_networks]
+    where, codec = f"protocol {run.spec.protocol}", run.data.codec
+    rate = codec.pipeline.sound_rate if isinstance(codec, Autoencoder) else None
+    return [hearing(network(name, run.cache, where), rate) for name in run.spec.conditions.evaluation.all_networks]
 
 
 def _distances(run: Run, found: dict[str, FeatureStatistics], real: dict[str, _Real], suffix: str) -> dict[str, Any]:

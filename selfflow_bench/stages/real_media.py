@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from selfflow_bench.data.content_folder import MANIFEST
 from selfflow_bench.errors import SuiteError
-from selfflow_bench.evaluation.features import network
+from selfflow_bench.evaluation.features import hearing, network
 from selfflow_bench.evaluation.features.base import FeatureNetwork
 from selfflow_bench.evaluation.statistics import Accumulator, written_for
 from selfflow_bench.plan import RunSpec
@@ -45,6 +45,7 @@ def look_at_validation(
     networks: Sequence[FeatureNetwork],
     prepared: Path,
     media: Callable[[int], Iterator[NDArray[Any]]],
+    sound_rate: int | None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """Keep the networks' features of all validation media in a folder of prepared data.
@@ -53,12 +54,14 @@ def look_at_validation(
         networks: see every medium once.
         prepared: a finished folder.
         media: the first so many media that the latents were made of, each ``[...]``.
+        sound_rate: of the media's sound (Hz), if they have one.
         progress: is told how many are done, of how many.
 
     Raises SuiteError where there are fewer media than latents.
     """
     count = int(json.loads((prepared / MANIFEST).read_text(encoding="utf-8"))["items"]["validation"])
-    seen, done, given = Accumulator(networks, np.arange(count)), 0, media(count)
+    seen = Accumulator([hearing(one, sound_rate) for one in networks], np.arange(count))
+    done, given = 0, media(count)
     while batch := list(islice(given, _BATCH)):
         seen.add(np.stack(batch), range(done, done + len(batch)))
         done += len(batch)

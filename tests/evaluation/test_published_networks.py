@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from selfflow_bench.errors import DamagedFileError, FieldError
-from selfflow_bench.evaluation.features import clap, dinov2, inception_v3, network, videomae
+from selfflow_bench.evaluation.features import clap, dinov2, hearing, inception_v3, network, videomae
 from selfflow_bench.networks.dinov2 import network_input
 from selfflow_bench.networks.hub_model import HubModel
 
@@ -128,6 +128,22 @@ def test_a_long_sound_is_the_mean_of_its_windows(offline_hub: Path, tmp_path: Pa
     np.testing.assert_allclose(np.linalg.norm(parts[0], axis=1), 1, atol=1e-5)
     mono = np.repeat(SOUNDS[..., :1], 2, axis=2)
     np.testing.assert_allclose(made(mono), made(mono[..., 0]), atol=1e-5)
+
+
+def test_the_sound_of_a_clip_is_heard_at_its_own_rate(offline_hub: Path, tmp_path: Path) -> None:
+    slow = clap.RATE // 2
+    seconds = np.arange(2 * slow) / slow
+    tones = np.stack([(9000 * np.sin(2 * np.pi * pitch * seconds)).astype(np.int16) for pitch in (220, 440)])
+    fast = np.stack([(9000 * np.sin(2 * np.pi * pitch * np.arange(2 * clap.RATE) / clap.RATE)) for pitch in (220, 440)])
+    made = network(clap.NAME, tmp_path)
+    clips = np.zeros(2, [("frames", np.uint8, (3, 8, 8, 3)), ("audio", np.int16, (2 * slow,))])
+    clips["audio"] = tones
+    wanted = made(fast.astype(np.int16))
+    apart = np.abs(wanted[0] - wanted[1]).max()
+    assert np.abs(hearing(made, slow)(clips) - wanted).max() < apart / 5
+    assert np.abs(made(clips) - wanted).max() > apart / 5
+    video = network(videomae.NAME, tmp_path)
+    assert hearing(video, slow) is video
 
 
 def test_weights_that_are_not_what_the_cache_calls_them_are_refused(

@@ -50,6 +50,11 @@ def network(name: str, cache: Path, where: str | Path = "protocol") -> FeatureNe
     return _NETWORKS[name](cache)
 
 
+def hearing(one: FeatureNetwork, rate: int | None) -> FeatureNetwork:
+    """The network for media whose sound, if they have one, is at that rate (Hz)."""
+    return one.at(rate) if rate is not None and isinstance(one, clap.Clap) else one
+
+
 def check_weights() -> None:
     """Compare the weights of packages with their sha256. Raises DamagedFileError for the first that differ."""
     checked_weights()

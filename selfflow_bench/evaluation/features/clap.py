@@ -6,6 +6,8 @@ and are not comparable across them: this is not FAD, which is on VGGish. Knows n
 
 from __future__ import annotations
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ WINDOW = 10 * RATE
 
 
 class Clap:
-    """int16 sounds ``[N, samples]``, or of several channels ``[N, samples, channels]``, at 48 kHz to ``[N, 512]``.
+    """int16 sounds ``[N, samples]``, or of several channels ``[N, samples, channels]``, to ``[N, 512]``.
 
-    Channels are averaged. A sound is cut into windows of 10 s, the last one repeated to that length (left out if it has
-    less than 1 s and is not the only one), and their embeddings are averaged: the published model takes 10 s, and a
-    random part of what is longer.
+    At 48 kHz, or at the rate that `at` was told, from which they are resampled. Of structured media, clips with audio,
+    the field ``audio``: the frames are not seen. Channels are averaged. A sound is cut into windows of 10 s, the last
+    one repeated to that length (left out if it has less than 1 s and is not the only one), and their embeddings are
+    averaged: the published model takes 10 s, and a random part of what is longer.
     """
 
     name = NAME
@@ -49,17 +52,28 @@ class Clap:
             windows: Tensor = nn.functional.normalize(model(batch.flatten(0, 1)).audio_embeds, dim=-1)
             return windows.reshape(*batch.shape[:2], DIMENSION).mean(1)
 
-        self._network = TorchModule(model, embedded, batch=8)
+        self._network, self._rate = TorchModule(model, embedded, batch=8), RATE
+
+    def at(self, rate: int) -> Clap:
+        """The same network for sounds at that rate."""
+        made = copy.copy(self)
+        made._rate = rate
+        return made
 
     def __call__(self, media: NDArray[Any]) -> NDArray[np.float32]:
         """Features ``[N, 512]``. Raises FieldError for other media, and sounds of less than 0.1 s."""
-        taken = sound(NAME, media, RATE)
+        taken = sound(NAME, media, self._rate)
         return self._network(lambda start, stop: self._input(taken[start:stop]), len(taken))
 
     def _input(self, media: NDArray[np.int16]) -> Tensor:
         """Log-mel spectrograms ``[N, windows, 1, frames, bands]``."""
         waves = media.astype(np.float32) / 32_768
         mono = waves.mean(-1) if waves.ndim == 3 else waves
+        if self._rate != RATE:
+            import scipy.signal  # seconds to import, and needed for other rates alone
+
+            common = math.gcd(RATE, self._rate)
+            mono = scipy.signal.resample_poly(mono, RATE // common, self._rate // common, axis=1).astype(np.float32)
         windows = [mono[:, start : start + WINDOW] for start in range(0, max(1, mono.shape[1] - RATE), WINDOW)]
         made = [
             torch.stack(

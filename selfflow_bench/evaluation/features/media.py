@@ -31,7 +31,11 @@ def clips(network: str, media: NDArray[Any], least: int) -> NDArray[np.uint8]:
 
 
 def sound(network: str, media: NDArray[Any], rate: int) -> NDArray[np.int16]:
-    """The media, if they are int16 ``[N, samples]`` of 0.1 s or more, or of several channels. Raises FieldError."""
+    """The media, if they are int16 ``[N, samples]`` of 0.1 s or more, or of several channels. Raises FieldError.
+
+    Of structured media, clips with audio, the field ``audio``.
+    """
+    media = media["audio"] if media.dtype.names else media
     if media.ndim not in (2, 3) or media.dtype != np.int16 or not len(media) or media.shape[1] < rate // 10:
         raise _refusal(network, media, "not a batch of sounds", f"Give int16 [N, samples] at {rate} Hz.")
     return media
