@@ -127,7 +127,8 @@ def prepared_items(folder: Path) -> dict[str, int]:
 
 def usable_media(wanted: Wanted, items: Items, split: SplitName, count: int) -> Iterator[Media]:
     """The first media of a split that can be used, each brought to size ``[...]``: what its latents were made of."""
-    made, rate = 0, pipeline_of(wanted, encodes_text=False).sound_rate
+    made, is_picture = 0, wanted.kind.modality == "image"
+    rate = None if is_picture else pipeline_of(wanted, encodes_text=False).sound_rate
     for item in items.read(split, 0, None):
         if made == count:
             return
