@@ -59,12 +59,13 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
     source = source_name(protocol_source, items.identity, chosen.limit)
     wanted = published_data(spec, source)
     folder, tell = wanted.folder(places.cache), _Teller(as_json=chosen.json)
-    networks = looking(spec, places.cache)  # refused before anything is encoded
-    if not is_prepared(wanted, places.cache):
+    is_missing = not is_prepared(wanted, places.cache)
+    if is_missing:
+        _say_what_it_takes(*_space(places, spec, items.counts, chosen.limit, folder), folder)
+    networks = looking(spec, places.cache)  # refused before anything is fetched and encoded
+    if is_missing:
         for checkpoint in (wanted.checkpoint, *pipeline_class(wanted.family).beside):
             snapshot_or_fetched(checkpoint, tell.fetch)
-        count, size = _space(places, spec, items.counts, chosen.limit, folder)
-        _say_what_it_takes(count, size, folder)
         try:
             prepare_published(
                 wanted, items, places.cache, processes=chosen.processes, progress=tell.done, say=tell.text

@@ -127,16 +127,17 @@ def prepared_items(folder: Path) -> dict[str, int]:
 
 def usable_media(wanted: Wanted, items: Items, split: SplitName, count: int) -> Iterator[Media]:
     """The first media of a split that can be used, each brought to size ``[...]``: what its latents were made of."""
-    made, rate = 0, pipeline_of(wanted, encodes_text=False).sound_rate
+    made, is_picture = 0, wanted.kind.modality == "image"
+    rate = None if is_picture else pipeline_of(wanted, encodes_text=False).sound_rate
     for item in items.read(split, 0, None):
         if made == count:
             return
         try:
-            medium = _medium(wanted, item, rate)
+            found = _brought(wanted, item, rate)
         except UnusableError:
             continue
         made += 1
-        yield medium[0]
+        yield found.medium[0]
 
 
 def _make(
@@ -424,40 +425,49 @@ def _save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
 
 def encoded(wanted: Wanted, item: Item) -> dict[str, Tensor]:
     """An item's latents and conditions ``[1, ...]``, by their names in a shard. Raises UnusableError."""
-    pipeline, needs = pipeline_of(wanted), wanted.needs
-    medium = _medium(wanted, item, pipeline.sound_rate)
-    made = {LATENTS: pipeline.encode_media(_of_family(wanted, medium))}
+    pipeline = pipeline_of(wanted)
+    found = _brought(wanted, item, pipeline.sound_rate)
+    made = {LATENTS: pipeline.encode_media(_of_family(wanted, found.medium))}
     if item.label is not None:
         made[CONDITION + LABEL] = torch.tensor([item.label])
     else:
         made |= pipeline.encode_text([item.caption or ""], wanted.text_length)
-    if item.reference is not None:
-        assert wanted.size.resolution is not None
-        reference = media.picture(item.reference, wanted.size.resolution)[None]
-        made[CONDITION + REFERENCE] = pipeline.encode_media(_of_family(wanted, reference))
-    elif REFERENCE in needs:
-        frames = medium["frames"] if medium.dtype.names else medium
-        made[CONDITION + REFERENCE] = pipeline.encode_media(frames[:, :1])
-    if SOUND in needs:
-        made[CONDITION + SOUND] = pipeline.encode_sound(_clip_sound(wanted, item, pipeline.sound_rate))
+    if found.reference is not None:
+        made[CONDITION + REFERENCE] = pipeline.encode_media(_of_family(wanted, found.reference))
+    if found.sound is not None:
+        made[CONDITION + SOUND] = pipeline.encode_sound(found.sound)
     return made
 
 
-def _medium(wanted: Wanted, item: Item, rate: int | None) -> Media:
-    """``[1, ...]``, of clips with sound structured; ``rate`` as `PublishedPipeline.sound_rate`."""
+@dataclass(frozen=True)
+class _Brought:
+    """An item's media, decoded and brought to size, each ``[1, ...]``; of clips with sound structured."""
+
+    medium: Media
+    reference: Media | None = None
+    sound: Media | None = None
+
+
+def _brought(wanted: Wanted, item: Item, rate: int | None) -> _Brought:
+    """All media of an item; ``rate`` as `PublishedPipeline.sound_rate`. Raises UnusableError where one is of no use."""
     if item.missing is not None:
         raise UnusableError(item.missing)
     size, modality = wanted.size, wanted.kind.modality
     if modality == "audio":
         assert size.seconds is not None
-        return media.sound(item.medium, size.seconds, _known(wanted, rate))[None]
+        return _Brought(media.sound(item.medium, size.seconds, _known(wanted, rate))[None])
+    assert size.resolution is not None
+    reference = None if item.reference is None else media.picture(item.reference, size.resolution)[None]
     if modality == "image":
-        assert size.resolution is not None
-        return media.picture(item.medium, size.resolution)[None]
+        return _Brought(media.picture(item.medium, size.resolution)[None], reference)
     frames = media.clip(item.medium, size)[None]
-    if SOUND in wanted.needs or rate is None:
-        return frames
-    return joint_media({"frames": frames, "audio": _clip_sound(wanted, item, rate)})
+    if REFERENCE in wanted.needs:
+        reference = frames[:, :1]
+    if SOUND in wanted.needs:
+        return _Brought(frames, reference, _clip_sound(wanted, item, rate))
+    if rate is None:
+        return _Brought(frames, reference)
+    return _Brought(joint_media({"frames": frames, "audio": _clip_sound(wanted, item, rate)}), reference)
 
 
 def _clip_sound(wanted: Wanted, item: Item, rate: int | None) -> Media:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from selfflow_bench.data import media, published_shards
-from selfflow_bench.data.items import Item, Kind
+from selfflow_bench.data.items import Item, Items, Kind
 from selfflow_bench.data.media import MediaSize, UnusableError
 from selfflow_bench.data.prepare_published import Wanted, pipeline_of
 from selfflow_bench.data.published_shards import encoded
@@ -116,6 +116,13 @@ def test_an_item_becomes_what_its_transformer_takes(family: str, hub: Path, tmp_
         assert torch.equal(found["condition.reference"], pipeline.encode_media(other))
 
 
+class Listed(list[Item]):
+    """Items as a stream."""
+
+    def state(self) -> None:
+        return None
+
+
 class Hearing(WanPublished):
     """Wan with a sound beside its captions, as a family that follows speech has it; features are loudness."""
 
@@ -142,6 +149,9 @@ def test_a_clip_s_own_sound_and_first_frame_are_conditions_where_they_are_needed
     silent = write_clip(tmp_path / "silent.mkv", frames=12, fps=12)
     with pytest.raises(UnusableError, match=media.SOUNDLESS):
         encoded(asked, Item("two", silent, "a silent clip"))
+    # What is looked at for comparison is what was encoded, and no more.
+    items = Items({}, {}, lambda split, row, state: Listed([Item("two", silent, ""), Item("one", clip, "")]))
+    assert [medium.shape for medium in published_shards.usable_media(asked, items, "validation", 5)] == [(9, 64, 96, 3)]
 
 
 def test_media_that_were_not_unpacked_are_left_out(hub: Path) -> None:

@@ -192,7 +192,7 @@ def test_killed_stopped_damaged_and_shared_it_comes_to_the_same_shards(
     assert f"train: {TRAINED} items; left out: 2 cannot be read" in done.stdout
     assert said["sha256"]["train"] in done.stdout
     assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert {name.rpartition(".")[2] for name in files(tmp_path / "one")} == {"safetensors", "json"}
+    assert {name.rpartition(".")[2] for name in files(tmp_path / "one")} == {"safetensors", "json", "npz"}
 
     # And what a run reads of them is what the pipeline makes.
     with pytest.MonkeyPatch.context() as patch:
