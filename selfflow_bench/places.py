@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+KEPT_STATISTICS = "statistics-"
+"""How the files in a run's folder begin that keep what feature networks saw in its samples."""
+
 
 @dataclass(frozen=True)
 class Places:

@@ -25,7 +25,7 @@ from selfflow_bench.events import EventFollower
 from selfflow_bench.execution import EVENTS, LOG, RESULT, SPEC, Ending, Executor, HostExecutor, Watch
 from selfflow_bench.failures import RETRIES
 from selfflow_bench.machine import machine_class
-from selfflow_bench.places import Places
+from selfflow_bench.places import KEPT_STATISTICS, Places
 from selfflow_bench.plan import RunSpec
 from selfflow_bench.results import record_files
 from selfflow_bench.results.privacy import scrub
@@ -43,6 +43,7 @@ from selfflow_bench.results.record import (
 from selfflow_bench.seeds import SEED_DERIVATION
 
 RUN_ID, LOCK = "run_id", "lock"
+_BEFORE = "before-"
 ORCHESTRATOR, ATTEMPTS = "orchestrator", "attempts.jsonl"
 State = Literal["new", "interrupted", "running", "done", "failed"]
 
@@ -195,6 +196,8 @@ def evaluate_again(
     before = {name: value["value"] for name, value in json.loads(kept)["metrics"].items()}
     try:
         (run.folder / RESULT).unlink()
+        for path in run.folder.glob(f"{KEPT_STATISTICS}*"):
+            path.rename(path.with_name(f"{_BEFORE}{path.name}"))  # with these there, nothing would be sampled
         executor.sitting(run.spec, run.folder, places.cache, watch)
         if not (run.folder / RESULT).exists():
             raise SuiteError(f"{run.spec.name}: could not be evaluated. The log is {run.folder / LOG}")
@@ -205,6 +208,8 @@ def evaluate_again(
         raise InterruptedRunError(f"{run.spec.name}: evaluation stopped; the run's own result is kept") from None
     finally:
         replace_text(run.folder / RESULT, kept)
+        for path in run.folder.glob(f"{_BEFORE}*"):
+            path.replace(path.with_name(path.name.removeprefix(_BEFORE)))
     return {name: value["value"] for name, value in result["metrics"].items()}, before
 
 

@@ -122,10 +122,15 @@ def test_evaluate_gives_the_recorded_metrics(command: Callable[..., list[str]], 
     runs = tmp_path / "runs"
     assert finish(command("run", "sana", "--tier", "smoke", "--methods", "vanilla", runs=runs)).returncode == 0
     first = records(tmp_path / "results")["vanilla"]
+    (folder,) = (runs / "runs").iterdir()
+    sampled = [event["event"] for event in events_of(folder)].count("sampling")
     again = finish(command("evaluate", "sana-smoke-vanilla-s0", "--json", runs=runs))
     assert again.returncode == 0, again.stderr
     found = json.loads(again.stdout.splitlines()[-1])
     assert found["equal"]
+    # Measured anew, not read from what the run has kept, which is there as before.
+    assert [event["event"] for event in events_of(folder)].count("sampling") == 2 * sampled > 0
+    assert len(list(folder.glob("*statistics-*"))) == 1
     assert found["metrics"] == {name: metric["value"] for name, metric in first["metrics"].items()}
     repeated = finish(command("run", "sana", "--tier", "smoke", "--methods", "vanilla", "--when", "always", runs=runs))
     assert repeated.returncode == 0

@@ -33,6 +33,7 @@ from selfflow_bench.evaluation.statistics import (
     load_statistics,
     written_for,
 )
+from selfflow_bench.places import KEPT_STATISTICS
 from selfflow_bench.plan import RunSpec
 from selfflow_bench.stages.data import validation_statistics
 from selfflow_bench.stages.run import Run, initial_transformer
@@ -95,14 +96,14 @@ def kept_statistics(folder: Path, networks: Sequence[str]) -> list[tuple[str, Fe
     return [
         (suffix.replace("@", "/"), load_statistics(path))
         for name in networks
-        for path in sorted(folder.glob(f"statistics-{name}*.npz"))
-        if not (suffix := path.stem.removeprefix(f"statistics-{name}")) or suffix.startswith("@")
+        for path in sorted(folder.glob(f"{KEPT_STATISTICS}{name}*.npz"))
+        if not (suffix := path.stem.removeprefix(f"{KEPT_STATISTICS}{name}")) or suffix.startswith("@")
     ]
 
 
 def _statistics_path(folder: Path, way: Way, network: str) -> Path:
     # No network has this sign in its name, and some have others' names in theirs.
-    return folder / f"statistics-{network}{way.suffix.replace('/', '@')}.npz"
+    return folder / f"{KEPT_STATISTICS}{network}{way.suffix.replace('/', '@')}.npz"
 
 
 _Make = Callable[[range, Callable[[], None]], np.ndarray[Any, Any]]
