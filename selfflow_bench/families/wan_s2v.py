@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import UniPCMultistepScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfflow_bench.conditioning import LevelRows
+from selfflow_bench.families.architectures.published_weights import with_weights
 from selfflow_bench.families.architectures.wan_s2v import AUDIO_FRAMES, WanS2VTransformer3DModel
+from selfflow_bench.families.architectures.wan_s2v_weights import renamed
 from selfflow_bench.families.base import REFERENCE, Conditions, Family
 
 SOUND = "sound"
@@ -29,6 +35,19 @@ class WanS2V(Family):
     transformer_class = WanS2VTransformer3DModel
     needs = (REFERENCE, SOUND)
 
+    def load(self, snapshot: Path, dtype: torch.dtype) -> nn.Module:
+        """Under the names of the community's conversion, or as `save` writes it."""
+        folder = snapshot / "transformer"
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if "dim" in config:
+            return super().load(snapshot, dtype)
+        after = self._argument("audio_inject_layers")
+        return with_weights(self.make, folder, lambda weights: renamed(weights, after), dtype)
+
+    def _argument(self, name: str) -> Any:
+        """An argument of the class, as given or by default."""
+        return self.config.get(name, inspect.signature(self.transformer_class.__init__).parameters[name].default)
+
     def patch(self) -> tuple[int, ...]:
         """(time, height, width)."""
         return tuple(int(size) for size in self.config.get("patch_size", (1, 2, 2)))
@@ -39,7 +58,7 @@ class WanS2V(Family):
         return blocks
 
     def condition_shape(self, name: str, latent_shape: Sequence[int]) -> tuple[int, ...]:
-        """A sound is a sequence of feature frames, ``[A, D]``."""
+        """A sound is a sequence of feature frames ``[A, D]``, or one for each layer of its encoder, ``[L, A, D]``."""
         if name == SOUND:
             return (SOUND_FRAMES, int(self.config["audio_dim"]))
         return super().condition_shape(name, latent_shape)
@@ -50,15 +69,17 @@ class WanS2V(Family):
         The last frame before the clip is the reference picture and older ones are empty, as in the published
         generation with ``init_first_frame``.
         """
-        frames = AUDIO_FRAMES * latents.shape[2]
-        sound = F.interpolate(conditions[SOUND].transpose(1, 2), size=frames, mode="linear", align_corners=True)
-        layers = int(self.config.get("audio_layers", 1))
+        frames, sound = AUDIO_FRAMES * latents.shape[2], conditions[SOUND]
+        every = sound if sound.ndim == 4 else sound[:, None]
+        signal = every.flatten(0, 1).transpose(1, 2)
+        heard = F.interpolate(signal, size=frames, mode="linear", align_corners=True).transpose(1, 2)
+        layers = int(self._argument("audio_layers")) if sound.ndim == 3 else sound.shape[1]
         return {
             "hidden_states": latents,
             "timestep": time,
             "encoder_hidden_states": conditions["text"],
             "reference": conditions[REFERENCE],
-            "audio": sound.transpose(1, 2)[:, None].expand(-1, layers, -1, -1),
+            "audio": torch.unflatten(heard, 0, every.shape[:2]).expand(-1, layers, -1, -1),
             "motion": conditions[REFERENCE],
         }
 

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from selfflow_bench.pipelines.base import PublishedPipeline
 
 LACKING = {
-    "wan_s2v": "its folder's weights are named as in a class that diffusers has not, and no list of the names is here",
-    "z_image_omni": "its weights are announced and not published: what their captions look like is not settled",
+    "z_image_omni": "its weights are announced and not published, so what its captions look like is not settled",
 }
 """Families without a published pipeline, and why."""
 NOT_YET = "the suite does not read its folder yet"

@@ -19,7 +19,7 @@ from selfflow_bench.registry import family_class
 from tests.pipelines.tiny_hub import tiny, tiny_checkpoint, tiny_transformer
 
 FAMILIES = names("pipelines.families")
-ASSEMBLED = ("anima", "longcat_video", "sit")
+ASSEMBLED = ("anima", "longcat_video", "sit", "wan_s2v")
 """Families whose pipeline is assembled of parts: diffusers has none of that class to compare with."""
 CAPTION, OTHER = 'a Red fox, "far" away', "two boats"
 SIZES = {"image": {"height": 64, "width": 96}, "video": {"num_frames": 9, "height": 64, "width": 96}}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import string
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
@@ -17,6 +20,7 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
     T5Tokenizer,
+    Wav2Vec2CTCTokenizer,
 )
 
 TURNS_OF_PARTS = (
@@ -77,6 +81,14 @@ def pixtral() -> Any:
         vocab=_numbered(tokens), merges=[], model_max_length=4096, pad_token="<pad>", additional_special_tokens=special
     )
     return PixtralProcessor(PixtralImageProcessor(), tokenizer, chat_template=TURNS_OF_PARTS)
+
+
+def wav2vec() -> Any:
+    """A token a letter."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "vocab.json"
+        path.write_text(json.dumps(_numbered(["<pad>", "<s>", "</s>", "<unk>", "|", *string.ascii_uppercase])))
+        return Wav2Vec2CTCTokenizer(str(path))
 
 
 def _numbered(tokens: list[str]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """LongCat-Video's published weights as this suite's `LongCatVideoTransformer3DModel`.
 
 The same numbers under other names: there a layer makes queries, keys and values together, and a feed-forward's gate is
-a layer of its own. Nothing is left out, and what is missing or unknown is refused by name.
+a layer of its own. Nothing is left out.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfflow_bench.errors import DamagedFileError
 from selfflow_bench.families.architectures.longcat_video import LongCatVideoTransformer3DModel
+from selfflow_bench.families.architectures.published_weights import name_here, with_weights
 
 _NAMES = (
     (r"x_embedder\.proj", "patch_embedding"),
@@ -46,58 +44,42 @@ _SPLIT = (
 """Layers that are several here."""
 
 
-def published_model(folder: Path, dtype: torch.dtype) -> LongCatVideoTransformer3DModel:
-    """The model of a folder with ``config.json`` and safetensors under the published names.
-
-    Raises DamagedFileError where it cannot be read, and where weights are missing, unknown or of another shape.
-    """
+def published_model(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The model of a folder with ``config.json`` and safetensors. Raises DamagedFileError."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights: dict[str, Tensor] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            weights |= load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedFileError(f"{folder}: cannot be read ({error}). Fetch it anew.") from error
     known = inspect.signature(LongCatVideoTransformer3DModel.__init__).parameters
-    # The tables of positions are no weights: they are made where they are.
-    with init_empty_weights(include_buffers=False):
-        model: LongCatVideoTransformer3DModel = LongCatVideoTransformer3DModel(
-            **{name: value for name, value in config.items() if name in known}
-        )
-    state = {name: value.to(dtype) for name, value in renamed(weights, folder).items()}
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
-    wrong = sorted(name for name in {*wanted, *state} if name not in state or state[name].shape != wanted.get(name))
-    if wrong:
-        raise DamagedFileError(f"{folder}: weights missing, or not as its configuration says: {', '.join(wrong[:3])}")
-    model.load_state_dict(state, assign=True)
-    return model
+    given = {name: value for name, value in config.items() if name in known}
+    return with_weights(lambda: LongCatVideoTransformer3DModel(**given), folder, renamed, dtype)
 
 
-def renamed(weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Under this suite's names. Raises DamagedFileError for a name that is not known."""
     found: dict[str, Tensor] = {}
     gates: dict[str, dict[str, Tensor]] = {}
     for name, value in weights.items():
         layer, _, kind = name.rpartition(".")
         gate = re.fullmatch(r"blocks\.(\d+)\.ffn\.(w[13])", layer)
+        several = _several(layer)
         if gate is not None:
             gates.setdefault(gate[1], {})[gate[2]] = value
-            continue
-        for pattern, several, letters in _SPLIT:
-            split = re.fullmatch(pattern, layer)
-            if split is not None:
-                parts = value.chunk(len(letters))
-                found |= {
-                    f"{several.format(split[1], letter)}.{kind}": part.clone()
-                    for letter, part in zip(letters, parts, strict=True)
-                }
-                break
+        elif several:
+            parts = zip(several, value.chunk(len(several)), strict=True)
+            found |= {f"{ours}.{kind}": part.clone() for ours, part in parts}
         else:
-            names = [re.sub(pattern, ours, layer) for pattern, ours in _NAMES if re.fullmatch(pattern, layer)]
-            if not names:
-                raise DamagedFileError(f"{folder}: {name} is no weight of LongCat-Video. Fetch it anew.")
-            found[f"{names[0]}.{kind}"] = value
+            found[f"{name_here(layer, _NAMES)}.{kind}"] = value
     for block, pair in gates.items():
         # One layer makes the values, w3, and behind them what gates them, w1.
         found[f"blocks.{block}.ffn.net.0.proj.weight"] = torch.cat([pair["w3"], pair["w1"]])
     return found
+
+
+def _several(layer: str) -> list[str]:
+    """The layers that stand for one."""
+    for pattern, ours, letters in _SPLIT:
+        found = re.fullmatch(pattern, layer)
+        if found is not None:
+            return [ours.format(found[1], letter) for letter in letters]
+    return []
