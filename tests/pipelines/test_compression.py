@@ -23,6 +23,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     },
     "AutoencoderOobleck": {"downsampling_ratios": [2, 4, 4, 6, 10], "sampling_rate": 48000},
 }
+ALIKE = ("longcat_video", "sanavideo", "wan_s2v", "sit_b", "sit_l")
+"""Recipes whose autoencoder and media another has."""
 OF_CLIPS = ("AutoencoderKLQwenImage",)
 """To these a picture is a clip of one frame."""
 
@@ -40,7 +42,13 @@ def encoded(kind: str, compression: Compression, media: tuple[int, ...]) -> Tens
     return latents[:, :, 0] if len(shape) > len(media) else latents
 
 
-@pytest.mark.parametrize("recipe_name", recipe_names(default_places().recipes))
+@pytest.mark.parametrize(
+    "recipe_name",
+    [
+        pytest.param(name, marks=pytest.mark.once if name in ALIKE else ())
+        for name in recipe_names(default_places().recipes)
+    ],
+)
 def test_the_latent_shape_follows_from_the_autoencoder(recipe_name: str, project: Places) -> None:
     published = load_recipe(project.recipes, recipe_name)[1].published
     hub = make_plan(project, recipe_name, tier="reference").runs[0].conditions.data.hub
