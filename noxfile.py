@@ -73,6 +73,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
     session.run("hadolint", "docker/Dockerfile")
+    session.run("shellcheck", "--external-sources", ".ci/run", *(str(path) for path in sorted(Path("ci").glob("*.sh"))))
     session.run("yamllint", "--strict", "--config-data", YAML_STYLE, "ci")
     workflows = [str(path) for path in sorted(Path("ci/workflows").glob("*.yml"))]
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
