@@ -35,7 +35,8 @@ def bench(session: nox.Session) -> None:
     """Train, evaluate, compare and record: ``nox -s bench -- sana [--seeds N] [--methods ...] [--tier smoke]``."""
     install(session)
     if not session.posargs:
-        session.run("selfflow-bench", "list")
+        if session.run("selfflow-bench", "list") is None:
+            return  # --install-only: nothing was asked for but the environment
         session.log("name a recipe: nox -s bench -- sana")
         sys.exit(2)  # nox itself would make it 1
     session.run(
@@ -73,6 +74,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
     session.run("hadolint", "docker/Dockerfile")
+    session.run("shellcheck", "--external-sources", ".ci/run", *(str(path) for path in sorted(Path("ci").glob("*.sh"))))
     session.run("yamllint", "--strict", "--config-data", YAML_STYLE, "ci")
     workflows = [str(path) for path in sorted(Path("ci/workflows").glob("*.yml"))]
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)

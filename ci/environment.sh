@@ -6,4 +6,7 @@ python=${PYTHON:-python3}
 .venv/bin/nox -s bench --install-only >/dev/null
 output=$PWD/ci-output
 mkdir -p "$output"
+# What this machine needs to build images, such as "--network host --certificates /etc/ssl/certs/ca-certificates.crt".
+# shellcheck disable=SC2034
+read -ra build_options <<<"${IMAGE_BUILD_OPTIONS:-}"
 bench() { .nox/bench/bin/selfflow-bench --work "$output/work" --results "$output/results" "$@"; }

@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=ci/environment.sh
 source "$(dirname "$0")/environment.sh"
 bench images lock --check
-bench images build cpu cuda
+bench images build cpu cuda "${build_options[@]}"
 # Warnings (1) let it go on; problems (3) do not.
 code=0
 bench doctor --tier reference --json >"$output/doctor.json" || code=$?

@@ -284,8 +284,10 @@ def test_the_reference_tier_is_planned_with_all_that_is_missing_and_refused(
     assert "weights-inception-2015-12-05" in lacking["the weights of inception-v3-2048"]
     assert lacking["the published statistics for inception-v3-2048"].endswith(".npz.")
     assert lacking["its prepared data"] == "Prepare: selfflow-bench prepare sit"
-    refused = finish(command("run", "sit", "--tier", "reference"), env=environment)
+    assert lacking["image cuda: this work folder has none"] == "Build it: selfflow-bench images build cuda"
+    refused = finish(command("run", "sit", "--tier", "reference", "--executor", "host"), env=environment)
     assert refused.returncode != 0
+    assert "- a container (leave --executor out, or give docker)" in refused.stderr
     assert not (tmp_path / "results" / "records").exists()
 
 

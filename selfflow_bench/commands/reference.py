@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfflow_bench.budget import GPU, GPU_GB, SHARE_OF_PEAK, Counted, Estimate, estimate
 from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
@@ -12,6 +12,9 @@ from selfflow_bench.places import Places
 from selfflow_bench.plan import Plan, RunSpec
 from selfflow_bench.recipe import UNPINNED, Checkpoint, Published, load_recipe
 from selfflow_bench.results import cost_table
+
+if TYPE_CHECKING:  # the engine's SDK is imported once it is asked for
+    from selfflow_bench.containers.choice import Wanted
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,20 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     return text
 
 
-def lacking(spec: RunSpec, places: Places) -> list[Lacking]:
-    """What this machine lacks for a run, and what nothing pins."""
+def lacking(spec: RunSpec, places: Places, executor: Wanted = "auto") -> list[Lacking]:
+    """What this machine lacks for a run, where it was asked to be done, and what nothing pins."""
     from selfflow_bench.containers.choice import machine_facts, missing
+    from selfflow_bench.containers.images import pinned, project
 
     found = [
-        Lacking(what, "See: selfflow-bench doctor --tier reference", True) for what in missing("auto", machine_facts())
+        Lacking(what, "See: selfflow-bench doctor --tier reference", True)
+        for what in missing(executor, machine_facts())
     ]
+    try:
+        pinned(project(), places.work, "cuda")
+    except SuiteError as error:
+        problem, _, remedy = str(error).rpartition(". ")
+        found.append(Lacking(problem, remedy, True))
     if spec.checkpoint is not None and not _is_here(spec.checkpoint):
         name, revision = spec.checkpoint.id, spec.checkpoint.revision
         pinned = f" --revision {revision}" if len(revision) == 40 else ""
@@ -110,9 +120,9 @@ def lacking(spec: RunSpec, places: Places) -> list[Lacking]:
     return found
 
 
-def refuse_where_lacking(spec: RunSpec, places: Places) -> None:
+def refuse_where_lacking(spec: RunSpec, places: Places, executor: Wanted) -> None:
     """Raise SuiteError with all that this machine lacks, and each remedy."""
-    missing = [one for one in lacking(spec, places) if one.prevents]
+    missing = [one for one in lacking(spec, places, executor) if one.prevents]
     if missing:
         text = "".join(f"\n- {one.what}. {one.remedy}" for one in missing)
         raise SuiteError(f"{spec.name}: this machine lacks:{text}")

@@ -74,6 +74,8 @@ def build(
         "org.opencontainers.image.revision": _revision(root),
         "org.opencontainers.image.licenses": "Apache-2.0",
     }
+    if "@" in chosen:
+        labels["org.opencontainers.image.base.digest"] = chosen.rpartition("@")[2]
     options = {
         "fileobj": _context(root, certificates),
         "custom_context": True,

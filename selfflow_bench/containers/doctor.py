@@ -24,7 +24,7 @@ from selfflow_bench.containers.build import verify
 from selfflow_bench.containers.choice import NVIDIA_RUNTIME
 from selfflow_bench.containers.engine import EngineGoneError, connected
 from selfflow_bench.containers.executor import caller
-from selfflow_bench.containers.gpus import Gpu, host_gpus
+from selfflow_bench.containers.gpus import Gpu, driver_complaint, host_gpus
 from selfflow_bench.containers.settings import confinement
 from selfflow_bench.errors import SuiteError
 
@@ -84,15 +84,21 @@ def examine(work: Path, *, reference: bool, gpus: Callable[[], list[Gpu]] = host
     found = [*_driver(seen, needed)]
     try:
         with connected() as client:
-            found += [*_engine(client, needed, seen), *_images(client, work, needed, seen), *_clock(client)]
+            found += [*_engine(client, needed, seen), *_images(client, work, needed, seen)]
+            engine_time = str(client.info().get("SystemTime", ""))
     except EngineGoneError as error:
         found.append(Finding("engine", needed, str(error).partition(". ")[0], str(error).partition(". ")[2]))
-    found += [_space("disk for runs", work, WORK_GB), _data(), _weights()]
+        engine_time = ""
+    found += [_clock(engine_time), _space("disk for runs", work, WORK_GB), _data(), _weights()]
     return Checkup(tuple(found))
 
 
 def _driver(seen: list[Gpu], needed: Level) -> Iterator[Finding]:
-    if not seen and needed == "problem":
+    complaint = None if seen else driver_complaint()
+    if complaint is not None:
+        remedy = "Make nvidia-smi list the GPUs: after an upgrade of the driver, reboot; or load it: modprobe nvidia"
+        yield Finding("gpu", needed, f"nvidia-smi lists none: {complaint}", remedy)
+    elif not seen and needed == "problem":
         yield Finding("gpu", needed, "the NVIDIA driver sees none", f"Install driver {OLDEST_DRIVER} or newer.")
     elif not seen:
         yield Finding("gpu", "ok", "none, and small tiers need none")
@@ -176,18 +182,17 @@ def _throwaway(client: docker.DockerClient, image: images.Image, gpus: list[str]
     return Finding(name, "ok", said.splitlines()[0] if said else "it starts and ends")
 
 
-def _clock(client: docker.DockerClient) -> Iterator[Finding]:
+def _clock(told: str) -> Finding:
+    """This machine's clock, against the age of this code and against what an engine has told, if any."""
     now = datetime.now(UTC)
     made = datetime.fromtimestamp(Path(selfflow_bench.__file__).stat().st_mtime, UTC)
     remedy = "Set it, and keep it set: timedatectl set-ntp true"
-    told = client.info().get("SystemTime", "")
     engine = datetime.fromisoformat(told[:19] + "+00:00") if told.endswith("Z") else None
     if now < made:
-        yield Finding("clock", "problem", f"it shows {now:%F %T} UTC, before this code was written", remedy)
-    elif engine is not None and abs((engine - now).total_seconds()) > CLOCK_SECONDS:
-        yield Finding("clock", "problem", f"here it is {now:%F %T} UTC, at the engine {engine:%F %T}", remedy)
-    else:
-        yield Finding("clock", "ok", f"{now:%F %T} UTC")
+        return Finding("clock", "problem", f"it shows {now:%F %T} UTC, before this code was written", remedy)
+    if engine is not None and abs((engine - now).total_seconds()) > CLOCK_SECONDS:
+        return Finding("clock", "problem", f"here it is {now:%F %T} UTC, at the engine {engine:%F %T}", remedy)
+    return Finding("clock", "ok", f"{now:%F %T} UTC")
 
 
 def _space(name: str, folder: Path, wanted: float) -> Finding:

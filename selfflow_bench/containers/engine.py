@@ -5,6 +5,7 @@ Knows nothing of images and runs.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ CALL_SECONDS = 30.0
 """Deadline of one call: inspecting, starting, killing, removing."""
 RETURN_SECONDS = 90.0
 """How long an engine may be away (a restart, an upgrade) before a run that it had is given up."""
+_USUAL_SOCKET = "unix:///var/run/docker.sock"
 _REMEDY = (
     "Is it installed and running (on Debian: apt-get install docker.io; service docker start), and may this user use "
     "it? DOCKER_HOST names another one. Or run on the host: --executor host"
@@ -67,4 +69,11 @@ def is_gone(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0].removeprefix("Error while fetching server API version: ")
+    """Where it was looked for, and what the system said; the SDK wraps that several times."""
+    where = os.environ.get("DOCKER_HOST") or _USUAL_SOCKET
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return f"{where}: {seen.strerror}"
+        seen = seen.__cause__ or seen.__context__
+    return f"{where}: " + str(error).splitlines()[0].removeprefix("Error while fetching server API version: ")

@@ -22,14 +22,27 @@ class Gpu:
 
 def host_gpus() -> list[Gpu]:
     """GPUs that ``nvidia-smi`` sees; none where there is no driver or it does not answer."""
+    return _asked()[0]
+
+
+def driver_complaint() -> str | None:
+    """Why a driver that is installed lists no GPU; None where there is none, or all is well."""
+    return _asked()[1]
+
+
+def _asked() -> tuple[list[Gpu], str | None]:
     if shutil.which("nvidia-smi") is None:
-        return []
+        return [], None
     command = ["nvidia-smi", "--query-gpu=uuid,name,driver_version,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return parse_gpus(done.stdout) if done.returncode == 0 else []
+    except subprocess.TimeoutExpired:
+        return [], f"no answer within {_SECONDS} s"
+    except OSError as error:
+        return [], error.strerror or str(error)
+    found = parse_gpus(done.stdout) if done.returncode == 0 else []
+    said = " ".join((done.stdout + done.stderr).split())
+    return found, None if found else said or f"exit code {done.returncode}"
 
 
 def parse_gpus(text: str) -> list[Gpu]:

@@ -19,7 +19,7 @@ from selfflow_bench.plan import RunSpec
 
 OUT, SPECIFICATION, CODE, CACHE, PACKAGES = "/out", "/in/spec.json", "/code", "/cache", "/packages/site-packages"
 HUB = "/hub"
-"""Within a container. Some packages tell installed code from a user's by "site-packages" in its path."""
+"""Paths within a container. Some packages tell installed code from a user's by "site-packages" in its path."""
 CACHE_VIEW = "cache"
 """The folder within a run's folder that stands for the shared cache; see `cache_view`."""
 RUN_LABEL, WORK_LABEL, FOLDER_LABEL = "selfflow-bench.run", "selfflow-bench.work", "selfflow-bench.folder"

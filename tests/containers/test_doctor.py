@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +34,9 @@ def test_a_machine_without_an_engine_can_run_small_tiers_only(tmp_path: Path) ->
     small, large = found(tmp_path), found(tmp_path, reference=True)
     assert small["engine"][0] == "warning"
     assert large["engine"][0] == "problem"
+    assert small["engine"][1].endswith("/nothing: No such file or directory")
     assert "apt-get install docker.io" in small["engine"][2]
+    assert small["clock"][0] == "ok"
     assert small["gpu"][0] == "ok"
     assert large["gpu"][0] == "problem"
     assert small["data"][0] == small["weights"][0] == "ok"
@@ -44,6 +47,21 @@ def test_an_old_driver_is_named(tmp_path: Path) -> None:
     assert found(tmp_path, reference=True, gpus=[OLD])["gpu"][0] == "problem"
     assert "580" in found(tmp_path, reference=True, gpus=[OLD])["gpu"][2]
     assert found(tmp_path, reference=True, gpus=[NEW])["gpu"][0] == "ok"
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_a_driver_that_is_there_and_lists_no_gpu_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for reference, level in ((False, "warning"), (True, "problem")):
+        seen = found(tmp_path, reference=reference)["gpu"]
+        assert seen[:2] == (
+            level,
+            "nvidia-smi lists none: Failed to initialize NVML: Driver/library version mismatch",
+        )
+        assert "reboot" in seen[2]
 
 
 @pytest.mark.usefixtures("no_engine")
