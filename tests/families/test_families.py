@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
 from selfflow_bench.conditioning import TokenTimes
-from selfflow_bench.evaluation.sampling import sample
+from selfflow_bench.evaluation.sampling import Sampler, sample
+from selfflow_bench.families.base import Family
 from selfflow_bench.flow import per_sample_shape
 from selfflow_bench.hidden_states import captured_output, output_of_block
 from selfflow_bench.methods.self_flow import SelfFlow, SelfFlowSettings
@@ -144,28 +146,34 @@ def test_the_familys_scheduler_ends_at_the_data(tiny_family: Tiny, monkeypatch: 
         family,
         tiny_family.transformer,
         batch.conditions,
+        {},
         tiny_family.latent_shape,
-        steps=20,
-        shift=1.0,
-        batch=2,
+        ordinary(family, steps=20),
+        samples=range(2),
         seed=1,
     )
     torch.testing.assert_close(made, batch.latents, rtol=0, atol=0.02)
 
 
-def test_samples_do_not_depend_on_the_batch_size(tiny_family: Tiny) -> None:
+def test_samples_do_not_depend_on_the_batch_they_are_made_in(tiny_family: Tiny) -> None:
     batch = tiny_family.batch(size=4)
-    made = [
-        sample(
-            tiny_family.family,
-            tiny_family.transformer,
-            batch.conditions,
-            tiny_family.latent_shape,
-            steps=3,
-            shift=1.0,
-            batch=size,
-            seed=5,
-        )
-        for size in (4, 2)
-    ]
-    torch.testing.assert_close(made[0], made[1], rtol=1e-5, atol=1e-4)
+
+    def made(rows: range) -> torch.Tensor:
+        conditions = {name: value[rows.start : rows.stop] for name, value in batch.conditions.items()}
+        family, shape = tiny_family.family, tiny_family.latent_shape
+        sampler = ordinary(family, steps=3)
+        return sample(family, tiny_family.transformer, conditions, {}, shape, sampler, samples=rows, seed=5)
+
+    together, apart = made(range(4)), torch.cat([made(range(2)), made(range(2, 4))])
+    torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-4)
+
+
+def ordinary(family: Family, steps: int) -> Sampler:
+    """The family's own scheduler, without guidance."""
+
+    def schedule() -> Any:
+        scheduler = family.scheduler(1.0)
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+    return Sampler(schedule)
