@@ -19,9 +19,6 @@ from selfflow_bench.data.items import Item, Items, Kind
 from selfflow_bench.data.media import MediaSize, UnusableError
 from selfflow_bench.data.prepare_published import Wanted, pipeline_of
 from selfflow_bench.data.published_shards import encoded
-from selfflow_bench.pipelines.base import Media
-from selfflow_bench.pipelines.families.wan import WanPublished
-from selfflow_bench.pipelines.snapshot import local_snapshot
 from selfflow_bench.places import default_places
 from selfflow_bench.recipe import load_recipe
 from selfflow_bench.registry import family_class
@@ -41,12 +38,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-def wanted(hub: Path, family: str, kind: Kind, size: MediaSize, needs: tuple[str, ...] | None = None) -> Wanted:
+def wanted(hub: Path, family: str, kind: Kind, size: MediaSize) -> Wanted:
     """As a run's, with tiny weights."""
-    made = family_class(family)
-    length = getattr(tiny(family), "LENGTH", 12)
-    needed = made.needs if needs is None else needs
-    return Wanted(family, tiny_checkpoint(family, hub), kind, size, length, {}, None, needed, made.modality == "video")
+    made, length = family_class(family), getattr(tiny(family), "LENGTH", 12)
+    checkpoint = tiny_checkpoint(family, hub)
+    return Wanted(family, checkpoint, kind, size, length, {}, None, made.needs, made.modality == "video")
 
 
 def picture(seed: int) -> bytes:
@@ -67,7 +63,7 @@ def predicted(family: str, found: dict[str, Tensor]) -> Tensor:
         return made.predict(made.build().eval(), found["latents"], torch.full((1,), 0.5), conditions)
 
 
-@pytest.mark.parametrize("family", ["sit", "flux2", "sana", "cosmos", "wan", "ltxvideo2", "ace_step"])
+@pytest.mark.parametrize("family", ["sit", "flux2", "sana", "cosmos", "wan", "wan_s2v", "ltxvideo2", "ace_step"])
 def test_an_item_becomes_what_its_transformer_takes(family: str, hub: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mkv", frames=12, fps=12, size=(80, 100), sound_s=1.0)
     still = MediaSize((64, 96))
@@ -77,6 +73,7 @@ def test_an_item_becomes_what_its_transformer_takes(family: str, hub: Path, tmp_
         "sana": (Kind("image"), still, Item("one", picture(0), "a picture")),
         "cosmos": (Kind("image"), still, Item("one", picture(0), "a picture")),
         "wan": (Kind("video"), CLIP, Item("one", clip, "a clip")),
+        "wan_s2v": (Kind("video"), CLIP, Item("one", clip, "a clip that follows its sound")),
         "ltxvideo2": (Kind("video"), MediaSize((64, 96), 9, 24.0), Item("one", clip, "a clip with sound")),
         "ace_step": (Kind("audio"), SOUND, Item("one", flac(0.5), "a tone")),
     }
@@ -111,6 +108,10 @@ def test_an_item_becomes_what_its_transformer_takes(family: str, hub: Path, tmp_
     if family == "sit":
         assert found.keys() == {"latents", "condition.label"}
         assert found["condition.label"].tolist() == [3]
+    if family == "wan_s2v":
+        assert torch.equal(found["condition.reference"], pipeline.encode_media(brought[:, :1]))
+        tone = media.sound(item.medium, 9 / 12, pipeline.sound_rate or 0)[None]
+        assert torch.equal(found["condition.sound"], pipeline.encode_sound(tone))
     if family == "flux2":
         other = media.picture(picture(1), (64, 96))[None]
         assert torch.equal(found["condition.reference"], pipeline.encode_media(other))
@@ -123,29 +124,9 @@ class Listed(list[Item]):
         return None
 
 
-class Hearing(WanPublished):
-    """Wan with a sound beside its captions, as a family that follows speech has it; features are loudness."""
-
-    @property
-    def sound_rate(self) -> int:
-        return 16000
-
-    def encode_sound(self, sound: Media) -> Tensor:
-        return torch.from_numpy(np.abs(sound[:, ::100].astype(np.float32)))
-
-
-def test_a_clip_s_own_sound_and_first_frame_are_conditions_where_they_are_needed(
-    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = wanted(hub, "wan", Kind("video"), CLIP, ("reference", "sound"))
-    hearing = Hearing(local_snapshot(asked.checkpoint), torch.device("cpu"), torch.float32)
-    # No family with published weights and a pipeline takes a sound yet.
-    monkeypatch.setattr(published_shards, "pipeline_of", lambda wanted, **options: hearing)
+def test_a_clip_without_the_sound_that_is_needed_is_left_out(hub: Path, tmp_path: Path) -> None:
+    asked = wanted(hub, "wan_s2v", Kind("video"), CLIP)
     clip = write_clip(tmp_path / "clip.mkv", frames=12, fps=12, sound_s=1.0)
-    found = encoded(asked, Item("one", clip, "a clip"))
-    first = media.clip(clip, CLIP)[None, :1]
-    assert torch.equal(found["condition.reference"], hearing.encode_media(first))
-    assert found["condition.sound"].shape == (1, 120, 1)  # 9 frames at 12 a second are 0.75 s
     silent = write_clip(tmp_path / "silent.mkv", frames=12, fps=12)
     with pytest.raises(UnusableError, match=media.SOUNDLESS):
         encoded(asked, Item("two", silent, "a silent clip"))
