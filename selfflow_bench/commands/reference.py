@@ -10,8 +10,9 @@ from selfflow_bench.budget import GPU, GPU_GB, SHARE_OF_PEAK, Counted, Estimate,
 from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
 from selfflow_bench.places import Places
 from selfflow_bench.plan import Plan, RunSpec
-from selfflow_bench.recipe import UNPINNED, Checkpoint, Published, load_recipe
+from selfflow_bench.recipe import Checkpoint, Published, load_recipe
 from selfflow_bench.results import cost_table
+from selfflow_bench.strict_model import UNPINNED
 
 if TYPE_CHECKING:  # the engine's SDK is imported once it is asked for
     from selfflow_bench.containers.choice import Wanted
