@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfflow_bench.recipe import Protocol
+from selfflow_bench.protocol import Protocol
 
 GPU, GPU_GB, GPU_TFLOPS = "H100 SXM", 80.0, 989.0
 """The GPU that is reckoned with: its memory, and its dense bfloat16 peak."""

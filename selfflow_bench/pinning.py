@@ -16,7 +16,8 @@ from typing import Any, Literal
 from selfflow_bench.atomic_files import replace_text
 from selfflow_bench.errors import FieldError, InfrastructureError
 from selfflow_bench.places import Places
-from selfflow_bench.recipe import UNPINNED, load_protocol, load_recipe
+from selfflow_bench.recipe import load_protocol, load_recipe
+from selfflow_bench.strict_model import UNPINNED
 
 Kind = Literal["model", "dataset"]
 _DEADLINE_S = 30.0

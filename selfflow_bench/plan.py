@@ -17,26 +17,24 @@ from selfflow_bench.canonical import digest
 from selfflow_bench.errors import FieldError
 from selfflow_bench.identity import Versioned
 from selfflow_bench.places import Places
+from selfflow_bench.protocol import Protocol, check_protocol, protocol_digest
 from selfflow_bench.recipe import (
     Checkpoint,
     Lora,
-    Protocol,
     Recipe,
     RecipeTier,
     Tier,
-    check_protocol,
     field_error,
     load_protocol,
     load_recipe,
     method_labels,
     method_settings,
-    protocol_digest,
     recipe_digest,
-    unpinned_fields,
     version_of,
 )
 from selfflow_bench.registry import family_class, method_class
 from selfflow_bench.seeds import derive_seed
+from selfflow_bench.strict_model import unpinned_fields
 
 
 class RunSpec(BaseModel):

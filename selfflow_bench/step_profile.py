@@ -29,7 +29,8 @@ from selfflow_bench.events import EventLog
 from selfflow_bench.gpu_peaks import peak_flops
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, make_plan
-from selfflow_bench.recipe import Tier, TrainingSettings
+from selfflow_bench.protocol import TrainingSettings
+from selfflow_bench.recipe import Tier
 from selfflow_bench.saved_for_backward import saved_bytes
 from selfflow_bench.stages.cost import count_cost
 from selfflow_bench.stages.run import set_up

@@ -6,7 +6,8 @@ import pytest
 
 from selfflow_bench.budget import FILLED, GPU_GB, GPU_TFLOPS, SHARE_OF_PEAK, Counted, estimate
 from selfflow_bench.places import Places
-from selfflow_bench.recipe import Protocol, load_protocol
+from selfflow_bench.protocol import Protocol
+from selfflow_bench.recipe import load_protocol
 
 
 @pytest.fixture

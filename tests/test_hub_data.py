@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from selfflow_bench.errors import FieldError
 from selfflow_bench.places import Places
-from selfflow_bench.recipe import Protocol, check_protocol, load_protocol, protocol_digest
+from selfflow_bench.protocol import Protocol, check_protocol, protocol_digest
+from selfflow_bench.recipe import load_protocol
 
 PINNED = "0123456789abcdef0123456789abcdef01234567"
 HUB = {

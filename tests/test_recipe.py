@@ -14,7 +14,8 @@ from selfflow_bench.by_name import names
 from selfflow_bench.errors import DamagedFileError, FieldError
 from selfflow_bench.places import Places
 from selfflow_bench.plan import lock_entries, make_plan
-from selfflow_bench.recipe import load_protocol, load_recipe, protocol_digest, read_lock, recipe_names
+from selfflow_bench.protocol import protocol_digest
+from selfflow_bench.recipe import load_protocol, load_recipe, read_lock, recipe_names
 from selfflow_bench.seeds import derive_seed
 
 

@@ -158,7 +158,7 @@ def _say_what_came_out(chosen: argparse.Namespace, spec: RunSpec, source: str, f
     Raises FieldError where the protocol says what its data are, and these are not.
     """
     from selfflow_bench.data.content_folder import MANIFEST
-    from selfflow_bench.recipe import UNPINNED
+    from selfflow_bench.strict_model import UNPINNED
 
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     data, is_protocols = spec.conditions.data, source == spec.conditions.data.source

@@ -10,8 +10,9 @@ from selfflow_bench.budget import GPU, GPU_GB, SHARE_OF_PEAK, Counted, Estimate,
 from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
 from selfflow_bench.places import Places
 from selfflow_bench.plan import Plan, RunSpec
-from selfflow_bench.recipe import UNPINNED, Checkpoint, Published, load_recipe
+from selfflow_bench.recipe import Checkpoint, Published, load_recipe
 from selfflow_bench.results import cost_table
+from selfflow_bench.strict_model import UNPINNED
 
 if TYPE_CHECKING:  # the engine's SDK is imported once it is asked for
     from selfflow_bench.containers.choice import Wanted
@@ -107,8 +108,8 @@ def lacking(spec: RunSpec, places: Places, executor: Wanted = "auto") -> list[La
         found.append(Lacking(problem, remedy, True))
     if spec.checkpoint is not None and not _is_here(spec.checkpoint):
         name, revision = spec.checkpoint.id, spec.checkpoint.revision
-        pinned = f" --revision {revision}" if len(revision) == 40 else ""
-        found.append(Lacking(f"the snapshot of {name} in the hub's cache", f"Fetch: hf download {name}{pinned}", True))
+        at = f" --revision {revision}" if len(revision) == 40 else ""
+        found.append(Lacking(f"the snapshot of {name} in the hub's cache", f"Fetch: hf download {name}{at}", True))
     found += _prepared(spec, places)
     found += _of_evaluation(spec, places)
     for field in spec.unpinned:

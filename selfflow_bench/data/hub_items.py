@@ -10,7 +10,8 @@ from typing import Any
 from selfflow_bench.data.items import Item, Items, SplitName
 from selfflow_bench.data.media import Encoded
 from selfflow_bench.errors import FieldError, InfrastructureError, SuiteError
-from selfflow_bench.recipe import UNPINNED, HubData, HubSet
+from selfflow_bench.protocol import HubData, HubSet
+from selfflow_bench.strict_model import UNPINNED
 
 NOT_UNPACKED = "is not among the unpacked files"
 

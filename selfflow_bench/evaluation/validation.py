@@ -18,8 +18,8 @@ from selfflow_bench.data.sharded import Rows
 from selfflow_bench.evaluation.shared_work import ALONE, SharedWork
 from selfflow_bench.families.base import Family
 from selfflow_bench.flow import per_sample_shape
+from selfflow_bench.protocol import VALIDATION_TIMESTEPS, ValidationGrid
 from selfflow_bench.randomness import normal
-from selfflow_bench.recipe import VALIDATION_TIMESTEPS, ValidationGrid
 
 _SEED = 0
 

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from selfflow_bench.errors import DamagedFileError, FieldError
-from selfflow_bench.recipe import UNPINNED, Checkpoint
+from selfflow_bench.recipe import Checkpoint
+from selfflow_bench.strict_model import UNPINNED
 
 INDEX = "model_index.json"
 INDICES = (INDEX, "modular_model_index.json")

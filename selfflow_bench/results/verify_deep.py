@@ -15,7 +15,8 @@ from selfflow_bench.canonical import canonical_json, digest
 from selfflow_bench.errors import SuiteError
 from selfflow_bench.places import Places
 from selfflow_bench.plan import RunSpec, lock_entries, make_plan
-from selfflow_bench.recipe import VALIDATION_TIMESTEPS, read_lock
+from selfflow_bench.protocol import VALIDATION_TIMESTEPS
+from selfflow_bench.recipe import read_lock
 from selfflow_bench.results.comparison import BASELINE
 from selfflow_bench.results.record import Record
 from selfflow_bench.results.record_files import RECORDS, read_all, record_path

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from selfflow_bench.errors import InterruptedRunError, NonFiniteLossError
 from selfflow_bench.methods.base import Batch, Method
 from selfflow_bench.precision import bfloat16_where
-from selfflow_bench.recipe import TrainingSettings
+from selfflow_bench.protocol import TrainingSettings
 from selfflow_bench.training import checkpoint
 from selfflow_bench.training.adapters import AdapterEma, has_adapters
 from selfflow_bench.training.ahead import Ahead

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from selfflow_bench.errors import FieldError
-from selfflow_bench.recipe import Parallel, TrainingSettings
+from selfflow_bench.protocol import Parallel, TrainingSettings
 
 WAIT_SECONDS = 600.0
 """How long a process waits for the others in a collective operation before it gives up."""

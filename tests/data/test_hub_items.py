@@ -15,7 +15,7 @@ from PIL import Image
 from selfflow_bench.data.hub_items import NOT_UNPACKED, hub_items
 from selfflow_bench.data.items import Item, Items
 from selfflow_bench.errors import FieldError, InfrastructureError
-from selfflow_bench.recipe import HubData
+from selfflow_bench.protocol import HubData
 from tests.data.test_media import png
 
 ROWS, FILES = 60, 4

@@ -16,7 +16,8 @@ from selfflow_bench.data import captions
 from selfflow_bench.errors import DamagedFileError, InterruptedRunError, NonFiniteLossError
 from selfflow_bench.flow import TimestepDistribution
 from selfflow_bench.methods.base import Method
-from selfflow_bench.recipe import Lora, TrainingSettings
+from selfflow_bench.protocol import TrainingSettings
+from selfflow_bench.recipe import Lora
 from selfflow_bench.registry import method_class
 from selfflow_bench.training import checkpoint
 from selfflow_bench.training.batches import Batches

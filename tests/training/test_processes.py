@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from selfflow_bench.errors import FieldError
-from selfflow_bench.recipe import TrainingSettings
+from selfflow_bench.protocol import TrainingSettings
 from selfflow_bench.training.processes import Processes, check_shared
 from selfflow_bench.worker_processes import processes_together
 from tests.conftest import Tiny
