@@ -7,7 +7,6 @@ recorded as overridden, and so are never ranked. Knows nothing of how runs are m
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from selfflow_bench.cost import encoder_flops, meta_batch, step_cost
 from selfflow_bench.encoders import encoder_class
 from selfflow_bench.errors import FieldError
 from selfflow_bench.places import Places
-from selfflow_bench.plan import RunSpec, make_plan
+from selfflow_bench.plan import RunSpec, make_plan, method_of
 from selfflow_bench.recipe import load_recipe
-from selfflow_bench.registry import family_class, method_class
+from selfflow_bench.registry import family_class
 from selfflow_bench.results.claims import FILE, Claim
 from selfflow_bench.results.record import Record
 from selfflow_bench.results.reproduction import Reproduction, judge
@@ -68,8 +67,7 @@ def claim_cost(places: Places, spec: RunSpec) -> ClaimCost:
     """Counted on the meta device: steps with the method in full force, and one forward a step of the sampler."""
     _, recipe = load_recipe(places.recipes, spec.recipe.name, spec.recipe.version)
     family = family_class(spec.family)(spec.transformer)
-    kind = method_class(spec.method)
-    method = kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
+    method = method_of(spec, family)
     shape = recipe.published.latent_shape
     drawn = {name: family.drawn_condition(name, 1, shape) for name in family.needs}
     conditions = {name: (tuple(value.shape[1:]), value.dtype) for name, value in drawn.items()}

@@ -6,10 +6,11 @@ it initial weights, data order, noise, timesteps and condition dropout.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,6 +36,10 @@ from selfflow_bench.recipe import (
 from selfflow_bench.registry import family_class, method_class
 from selfflow_bench.seeds import derive_seed
 from selfflow_bench.strict_model import unpinned_fields
+
+if TYPE_CHECKING:
+    from selfflow_bench.families.base import Family
+    from selfflow_bench.methods.base import Method
 
 
 class RunSpec(BaseModel):
@@ -162,6 +167,12 @@ def make_plan(
                 )
             )
     return Plan(recipe=named_recipe, protocol=named_protocol, tier=tier, runs=tuple(runs))
+
+
+def method_of(spec: RunSpec, family: Family) -> Method:
+    """A run's method, with its settings."""
+    kind = method_class(spec.method)
+    return kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
 
 
 def lock_entries(places: Places) -> dict[str, dict[str, Any]]:

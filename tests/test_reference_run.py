@@ -22,7 +22,7 @@ from selfflow_bench.rescoring import rescore
 from selfflow_bench.results.record import Record
 from selfflow_bench.run import execute, local_run
 from selfflow_bench.sample_export import export_samples
-from tests.data.reference_recipes import NETWORKS, command, environment, small_recipes
+from tests.data.reference_recipes import NETWORKS, command, environment, save_encoder, small_recipes
 
 NETWORK = NETWORKS["image"]
 OVERRIDES = {
@@ -88,9 +88,9 @@ def places(sana_site: Site, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return sana_site
 
 
-def spec_of(places: Places, overrides: Mapping[str, Any], recipe: str = "sana") -> RunSpec:
+def spec_of(places: Places, overrides: Mapping[str, Any], recipe: str = "sana", label: str = "self_flow") -> RunSpec:
     changed = {**OVERRIDES, "data.source": (places.work.parent / "source").read_text(), **overrides}
-    return make_plan(places, recipe, tier="reference", labels=["self_flow"], overrides=changed).runs[1]
+    return make_plan(places, recipe, tier="reference", labels=[label], overrides=changed).runs[1]
 
 
 def worker_of(folder: Path) -> int:
@@ -141,6 +141,23 @@ def test_it_is_measured_with_and_without_guidance_and_stopped_while_it_samples_g
     assert measured(execute(spec, stopped, stop_once)) == expected
     # Neither the samples without guidance nor the first batch with it were made again.
     assert events.count("sampling") == 6
+
+
+@pytest.mark.once
+def test_a_method_that_aligns_to_an_encoder_runs_once_its_features_are_prepared(places: Site, hub: Path) -> None:
+    before, after = places("without"), places("with")
+    spec = spec_of(before, {}, label="repa")
+    record = execute(spec, before, lambda event: None)
+    assert record.failure is not None
+    assert "prepare sana --data FOLDER --encoder dinov2-vitb14" in record.failure.message
+    save_encoder(hub)
+    root = before.work.parent
+    line = command(before.recipes, root / "made", "sana", "--data", str(root / "media"), "--encoder", "dinov2-vitb14")
+    done = subprocess.run(line, env=environment(hub), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    record = execute(spec, after, lambda event: None)
+    assert set(measured(record)["metrics"]) >= {f"kid/{NETWORK}", f"frechet/{NETWORK}"}
+    assert record.cost.encoder_flops_per_sample > 0
 
 
 @pytest.mark.once

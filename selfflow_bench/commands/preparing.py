@@ -9,6 +9,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +19,11 @@ from selfflow_bench.errors import FieldError, InterruptedRunError, SuiteError
 from selfflow_bench.places import Places
 
 if TYPE_CHECKING:
-    from selfflow_bench.data.items import Items
+    from selfflow_bench.data.items import Items, SplitName
     from selfflow_bench.data.prepare_published import Wanted
-    from selfflow_bench.data.published_shards import Done
+    from selfflow_bench.data.published_features import FeatureShards
+    from selfflow_bench.data.published_shards import LatentShards
+    from selfflow_bench.data.shard_making import Done, ShardMaker
     from selfflow_bench.evaluation.features.base import FeatureNetwork
     from selfflow_bench.pipelines.fetching import Fetch
     from selfflow_bench.plan import RunSpec
@@ -34,6 +38,9 @@ def add_to(commands: Commands) -> None:
     made.add_argument("--data", type=Path, help="your own: a folder of media with captions, or a .parquet file")
     made.add_argument("--media", type=Path, help="the unpacked files of a data set that keeps them in archives")
     made.add_argument("--processes", type=int, default=1, help="how many encode at once (one per GPU)")
+    made.add_argument(
+        "--encoder", help="also the features of an encoder that methods such as repa align to, such as dinov2-vitb14"
+    )
     made.add_argument("--limit", type=int, help="only the first so many of each split")
 
 
@@ -41,14 +48,15 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
     # Read when the hub's library is loaded; everything else of the suite is offline.
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ.setdefault(name, "0")
-    from selfflow_bench.data.prepare_published import is_prepared
-    from selfflow_bench.data.published_shards import prepare_published
+    from selfflow_bench.data.published_features import FeatureShards
+    from selfflow_bench.data.published_shards import LatentShards
     from selfflow_bench.pipelines import pipeline_class
     from selfflow_bench.pipelines.fetching import snapshot_or_fetched
     from selfflow_bench.plan import make_plan
     from selfflow_bench.stages.data import published_data, source_name
     from selfflow_bench.stages.real_media import looking
 
+    _check_encoder(chosen.encoder)
     for option, value in (("--processes", chosen.processes), ("--limit", chosen.limit)):
         if value is not None and value < 1:
             raise FieldError("command line", option, value, "not a positive number", "Give 1 or more.")
@@ -58,25 +66,44 @@ def _prepare(chosen: argparse.Namespace, places: Places) -> int:
     items = _items(chosen, spec, published_data(spec, protocol_source))
     source = source_name(protocol_source, items.identity, chosen.limit)
     wanted = published_data(spec, source)
-    folder, tell = wanted.folder(places.cache), _Teller(as_json=chosen.json)
-    is_missing = not is_prepared(wanted, places.cache)
-    if is_missing:
-        _say_what_it_takes(*_space(places, spec, items.counts, chosen.limit, folder), folder)
+    latents, tell = LatentShards(wanted, places.cache), _Teller(as_json=chosen.json)
+    features = None if chosen.encoder is None else FeatureShards(wanted, chosen.encoder, places.cache)
+    _say_what_it_takes(_space(places, spec, items.counts, latents, features), latents.folder)
     networks = looking(spec, places.cache)  # refused before anything is fetched and encoded
-    if is_missing:
+    if features is not None and not features.is_made:
+        features.check()
+    if not latents.is_made:
         for checkpoint in (wanted.checkpoint, *pipeline_class(wanted.family).beside):
             snapshot_or_fetched(checkpoint, tell.fetch)
-        try:
-            prepare_published(
-                wanted, items, places.cache, processes=chosen.processes, progress=tell.done, say=tell.text
-            )
-        except KeyboardInterrupt:
-            raise InterruptedRunError(
-                f"stopped; whole shards are kept in {folder}. The same command goes on from there"
-            ) from None
-    _look_at_validation(wanted, items, networks, folder, tell)
-    _say_what_came_out(chosen, spec, source, folder)
+    _make(latents, items, chosen, tell.done, tell)
+    _look_at_validation(wanted, items, networks, latents.folder, tell)
+    if features is not None:
+        _make(features, items, chosen, partial(tell.encoded, features.encoder), tell)
+    _say_what_came_out(chosen, spec, source, latents.folder, features)
     return 0
+
+
+def _check_encoder(name: str | None) -> None:
+    from selfflow_bench import encoders
+
+    if name is not None and name not in encoders.names():
+        remedy = f"There are: {', '.join(encoders.names())}."
+        raise FieldError("command line", "--encoder", name, "no such encoder", remedy)
+
+
+def _make(
+    maker: ShardMaker, items: Items, chosen: argparse.Namespace, progress: Callable[[Done], None], tell: _Teller
+) -> None:
+    from selfflow_bench.data.shard_making import make_shards
+
+    if maker.is_made:
+        return
+    try:
+        make_shards(maker, items, processes=chosen.processes, progress=progress, say=tell.text)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"stopped; whole shards are kept in {maker.folder}. The same command goes on from there"
+        ) from None
 
 
 def _look_at_validation(
@@ -115,44 +142,76 @@ def _items(chosen: argparse.Namespace, spec: RunSpec, wanted: Wanted) -> Items:
     return hub_items(f"protocol {spec.protocol}", hub, chosen.media)
 
 
+@dataclass(frozen=True)
+class _Need:
+    """What one kind of shards takes: how many items there are to do, if that is known, and the bytes of one."""
+
+    what: str
+    items: int | None
+    item_bytes: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is known."""
+        return (self.items or 0) * self.item_bytes
+
+    def __str__(self) -> str:
+        each = f"items of about {self.item_bytes / 1e6:.2g} MB"
+        known = f"{self.items:,} more {each}: {self.size / 1e9:.3g} GB" if self.items is not None else None
+        return f"{self.what}: {known or f'an unknown number of {each}'}"
+
+
 def _space(
-    places: Places, spec: RunSpec, counts: Mapping[Any, int | None], limit: int | None, folder: Path
-) -> tuple[int | None, int]:
-    """How many items there are to do, if that is known, and the bytes of one."""
-    from selfflow_bench.data.published_shards import prepared_items
+    places: Places,
+    spec: RunSpec,
+    counts: Mapping[SplitName, int | None],
+    latents: LatentShards,
+    features: FeatureShards | None,
+) -> list[_Need]:
+    """What is still to be made takes."""
+    from selfflow_bench.data.content_folder import MANIFEST
     from selfflow_bench.recipe import load_recipe
 
-    published = load_recipe(places.recipes, spec.recipe.name, spec.recipe.version)[1].published
-    hub = spec.conditions.data.hub
-    shape = published.latent_shape
-    if hub is not None:
-        shape = list(published.compression.latent_shape(published.media_of(hub), hub.fps or published.fps))
-    # Embeddings are kept as encoders give them: two bytes a number on a GPU, four elsewhere. The larger is assumed.
-    size = 4 * math.prod(shape) + sum(4 * math.prod(one) for one in published.conditions.values())
-    bounded = [min(filter(None, (count, limit)), default=None) for count in counts.values()]
+    found = []
+    if not latents.is_made:
+        published = load_recipe(places.recipes, spec.recipe.name, spec.recipe.version)[1].published
+        hub = spec.conditions.data.hub
+        shape = published.latent_shape
+        if hub is not None:
+            shape = list(published.compression.latent_shape(published.media_of(hub), hub.fps or published.fps))
+        # Embeddings are kept as encoders give them: two bytes a number on a GPU, four elsewhere. The larger is assumed.
+        size = 4 * math.prod(shape) + sum(4 * math.prod(one) for one in published.conditions.values())
+        found.append(_Need("latents and conditions", _to_make(latents, counts), size))
+    if features is not None and not features.is_made:
+        known = json.loads((latents.folder / MANIFEST).read_text("utf-8"))["items"] if latents.is_made else counts
+        found.append(_Need(f"features of {features.encoder}", _to_make(features, known), features.item_bytes))
+    return found
+
+
+def _to_make(maker: ShardMaker, counts: Mapping[SplitName, int | None]) -> int | None:
+    """How many items, if that is known."""
+    bounded = [min(filter(None, (counts[split], maker.limit)), default=None) for split in maker.splits]
     known = [count for count in bounded if count is not None]
-    if len(known) < len(bounded):
-        return None, size
-    return max(0, sum(known) - sum(prepared_items(folder).values())), size
+    return None if len(known) < len(bounded) else max(0, sum(known) - sum(maker.items_made().values()))
 
 
-def _say_what_it_takes(count: int | None, size: int, folder: Path) -> None:
+def _say_what_it_takes(needs: Sequence[_Need], folder: Path) -> None:
     """Print what a preparation needs. Raises SuiteError where the disk has not that much."""
+    if not needs:
+        return
     there = next(place for place in folder.parents if place.exists())
-    free = shutil.disk_usage(there).free
-    if count is None:
-        said = f"an unknown number of items of about {size / 1e6:.2g} MB"
-    else:
-        said = f"{count:,} more items of about {size / 1e6:.2g} MB: {count * size / 1e9:.3g} GB"
-    print(f"To prepare: {said}; {free / 1e9:.3g} GB are free", file=sys.stderr)
-    if count is not None and count * size > free:
+    free, size = shutil.disk_usage(there).free, sum(need.size for need in needs)
+    print(f"To prepare: {'; '.join(map(str, needs))}; {free / 1e9:.3g} GB are free", file=sys.stderr)
+    if size > free:
         raise SuiteError(
-            f"{there}: has {free / 1e9:.3g} GB free, and {count * size / 1e9:.3g} GB are needed. Make room, "
+            f"{there}: has {free / 1e9:.3g} GB free, and {size / 1e9:.3g} GB are needed. Make room, "
             "give another place with --work, or take fewer items with --limit."
         )
 
 
-def _say_what_came_out(chosen: argparse.Namespace, spec: RunSpec, source: str, folder: Path) -> None:
+def _say_what_came_out(
+    chosen: argparse.Namespace, spec: RunSpec, source: str, folder: Path, features: FeatureShards | None
+) -> None:
     """Print what was prepared, what was left out, and how to run it.
 
     Raises FieldError where the protocol says what its data are, and these are not.
@@ -171,13 +230,16 @@ def _say_what_came_out(chosen: argparse.Namespace, spec: RunSpec, source: str, f
                 raise FieldError(f"protocol {spec.protocol}", f"data.{split}_sha256", wanted, problem, remedy)
     if chosen.json:
         kept = {name: manifest[name] for name in ("items", "left_out", "sha256")}
-        print(json.dumps({"folder": str(folder), "source": source, **kept}))
+        encoded = {} if features is None else {"features": {features.encoder: str(features.folder)}}
+        print(json.dumps({"folder": str(folder), "source": source, **kept, **encoded}))
         return
     lines = [f"Prepared: {folder}"]
     for split in ("train", "validation"):
         lines.append(f"{split}: {_counted(manifest['items'][split], manifest['left_out'][split])}")
         if is_protocols and getattr(data, f"{split}_sha256") == UNPINNED:
             lines.append(f"  {split}_sha256 = {manifest['sha256'][split]} (not pinned in protocol {spec.protocol})")
+    if features is not None:
+        lines.append(f"train, seen by {features.encoder}: {features.folder}")
     run_line = f"Run it: selfflow-bench run {chosen.recipe} --tier reference"
     lines.append(run_line if is_protocols else f"{run_line} --set data.source={source}")
     out.print("\n".join(lines), highlight=False, soft_wrap=True)
@@ -203,6 +265,10 @@ class _Teller:
     def done(self, done: Done) -> None:
         event = {"event": "prepared", "split": done.split, "items": done.items, "left_out": dict(done.left_out)}
         self._say(f"{done.split}: {_counted(done.items, done.left_out)}", event)
+
+    def encoded(self, encoder: str, done: Done) -> None:
+        event = {"event": "encoded", "encoder": encoder, "split": done.split, "items": done.items}
+        self._say(f"{done.split}: {done.items:,} items seen by {encoder}", event)
 
     def seen(self, done: int, of: int) -> None:
         self._say(f"validation media seen by networks: {done:,} of {of:,}", {"event": "seen", "items": done, "of": of})

@@ -58,6 +58,10 @@ def _reproduce(chosen: argparse.Namespace, places: Places) -> int:
     specs = claim_runs(places, claim, chosen.seeds)
     if chosen.dry_run:
         return _say_plan(chosen, places, claim, specs)
+    if chosen.when != "never":
+        from selfflow_bench.commands.reference import refuse_where_lacking
+
+        refuse_where_lacking(specs, places, chosen.executor)
     code, records = runs.do(specs, chosen, places, when=chosen.when)
     found = verdict(claim, specs[0], records)
     if found is None:

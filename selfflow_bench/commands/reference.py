@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from selfflow_bench.budget import GPU, GPU_GB, SHARE_OF_PEAK, Counted, Estimate, estimate
 from selfflow_bench.errors import DamagedFileError, FieldError, SuiteError
 from selfflow_bench.places import Places
-from selfflow_bench.plan import Plan, RunSpec
+from selfflow_bench.plan import Plan, RunSpec, method_of
 from selfflow_bench.recipe import Checkpoint, Published, load_recipe
 from selfflow_bench.results import cost_table
 from selfflow_bench.strict_model import UNPINNED
@@ -54,7 +55,7 @@ def facts(plan: Plan, places: Places) -> dict[str, Any]:
             label: None if found is None else {**asdict(found), "hours": found.hours}
             for label, found in _estimates(recipe.family, published, spec, places).items()
         },
-        "lacking": [asdict(one) for one in lacking(spec, places)],
+        "lacking": [asdict(one) for one in lacking(plan.runs, places)],
     }
 
 
@@ -92,11 +93,15 @@ def lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     return text
 
 
-def lacking(spec: RunSpec, places: Places, executor: Wanted = "auto") -> list[Lacking]:
-    """What this machine lacks for a run, where it was asked to be done, and what nothing pins."""
+def lacking(runs: Sequence[RunSpec], places: Places, executor: Wanted = "auto") -> list[Lacking]:
+    """What this machine lacks for a plan's runs, where they were asked to be done, and what nothing pins.
+
+    They differ by method and seed alone.
+    """
     from selfflow_bench.containers.choice import machine_facts, missing
     from selfflow_bench.containers.images import pinned, project
 
+    spec = runs[0]
     found = [
         Lacking(what, "See: selfflow-bench doctor --tier reference", True)
         for what in missing(executor, machine_facts())
@@ -111,6 +116,7 @@ def lacking(spec: RunSpec, places: Places, executor: Wanted = "auto") -> list[La
         at = f" --revision {revision}" if len(revision) == 40 else ""
         found.append(Lacking(f"the snapshot of {name} in the hub's cache", f"Fetch: hf download {name}{at}", True))
     found += _prepared(spec, places)
+    found += _features(runs, places)
     found += _of_evaluation(spec, places)
     for field in spec.unpinned:
         if field.endswith("revision"):
@@ -121,23 +127,23 @@ def lacking(spec: RunSpec, places: Places, executor: Wanted = "auto") -> list[La
     return found
 
 
-def refuse_where_lacking(spec: RunSpec, places: Places, executor: Wanted) -> None:
-    """Raise SuiteError with all that this machine lacks, and each remedy."""
-    missing = [one for one in lacking(spec, places, executor) if one.prevents]
+def refuse_where_lacking(runs: Sequence[RunSpec], places: Places, executor: Wanted) -> None:
+    """Raise SuiteError with all that this machine lacks for a plan's runs, and each remedy."""
+    missing = [one for one in lacking(runs, places, executor) if one.prevents]
     if missing:
         text = "".join(f"\n- {one.what}. {one.remedy}" for one in missing)
-        raise SuiteError(f"{spec.name}: this machine lacks:{text}")
+        raise SuiteError(f"{runs[0].name}: this machine lacks:{text}")
 
 
 def _prepared(spec: RunSpec, places: Places) -> list[Lacking]:
     from selfflow_bench.data.prepare_published import is_prepared
-    from selfflow_bench.stages.data import published_data, validation_statistics
+    from selfflow_bench.stages.data import prepare_line, published_data, validation_statistics
 
     try:
         wanted = published_data(spec, spec.conditions.data.source)
     except FieldError as error:
         return [Lacking("its prepared data", " ".join(error.reason), True)]
-    prepare = f"Prepare: selfflow-bench prepare {spec.recipe.name}"
+    prepare = f"Prepare: {prepare_line(spec)}"
     if not is_prepared(wanted, places.cache):
         return [Lacking("its prepared data", prepare, True)]
     settings, folder = spec.conditions.evaluation, wanted.folder(places.cache)
@@ -147,6 +153,26 @@ def _prepared(spec: RunSpec, places: Places) -> list[Lacking]:
         if name not in settings.reference_statistics and not validation_statistics(folder, name).exists()
     ]
     return [Lacking(f"what {name} sees in the validation media", prepare, True) for name in unseen]
+
+
+def _features(runs: Sequence[RunSpec], places: Places) -> list[Lacking]:
+    """Of the encoders that the runs' methods align to, in the training media."""
+    from selfflow_bench.registry import family_class
+    from selfflow_bench.stages.data import prepare_line, published_features
+
+    found: dict[str, Lacking] = {}
+    for spec in runs:
+        encoder = method_of(spec, family_class(spec.family)(spec.transformer)).needs.encoder
+        if encoder is None or encoder in found:
+            continue
+        try:
+            if published_features(spec, encoder, places.cache).is_made:
+                continue
+            remedy = f"Prepare: {prepare_line(spec, encoder)}"
+        except FieldError as error:
+            remedy = " ".join(error.reason)
+        found[encoder] = Lacking(f"the features of {encoder} that {spec.label} aligns to", remedy, True)
+    return list(found.values())
 
 
 def _of_evaluation(spec: RunSpec, places: Places) -> list[Lacking]:

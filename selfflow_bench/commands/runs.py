@@ -122,7 +122,7 @@ def _run(chosen: argparse.Namespace, places: Places) -> int:
     if plan.tier == "reference" and chosen.when != "never":
         from selfflow_bench.commands.reference import refuse_where_lacking
 
-        refuse_where_lacking(plan.runs[0], places, chosen.executor)
+        refuse_where_lacking(plan.runs, places, chosen.executor)
     return do(plan.runs, chosen, places, when=chosen.when)[0]
 
 

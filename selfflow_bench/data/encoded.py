@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from selfflow_bench import canonical, encoders
 from selfflow_bench.data import sources
 from selfflow_bench.data.content_folder import made_once, read_manifest, write_manifest
+from selfflow_bench.data.sharded import ShardedRows
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.encoders.base import Encoder
 from selfflow_bench.errors import DamagedFileError, FieldError
@@ -35,20 +36,24 @@ class EncodedFeatures:
     """Features of all items of a split, mapped from their files and read as they are used.
 
     Args:
-        shards: float16 ``[items, *shape]`` each, in the split's order; all but the last of one length.
+        rows: half precision ``[items, *shape]``, in the split's order.
     """
 
-    shards: tuple[Tensor, ...]
+    rows: ShardedRows
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one item: ``[rows, columns, D]``, of clips ``[frames, rows, columns, D]``."""
-        return tuple(self.shards[0].shape[1:])
+        return tuple(self.rows.shape[1:])
+
+    @property
+    def pictures_per_item(self) -> int:
+        """How many pictures an item is to the encoder: a clip's frames, or one."""
+        return self.shape[0] if len(self.shape) == 4 else 1
 
     def of(self, items: Tensor) -> Tensor:
         """float32 ``[M, *shape]`` of items, int64 ``[M]``."""
-        length = len(self.shards[0])
-        return torch.stack([self.shards[item // length][item % length] for item in items.tolist()]).float()
+        return self.rows[items].float()
 
 
 def encoded_features(
@@ -78,28 +83,25 @@ def encoded_features(
         for start in range(0, len(data), shard_items):
             media = sources.media(data.select(range(start, min(start + shard_items, len(data)))))
             files.append(folder / f"features-{start // shard_items:05d}.safetensors")
-            save_file({"features": torch.from_numpy(_encoded(made_by, media)).half()}, files[-1])
+            save_file({"features": torch.from_numpy(encoded_media(made_by, media)).half()}, files[-1])
             progress(f"{min(start + shard_items, len(data))} of {len(data)} {split} items encoded by {encoder}")
         write_manifest(folder, files, content)
 
     directory = made_once(cache, canonical.digest(content), write)
     try:
         names = sorted(read_manifest(directory)["files"])
-        return EncodedFeatures(tuple(load_file(directory / name)["features"] for name in names))
+        return EncodedFeatures(ShardedRows([directory / name for name in names], "features"))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DamagedFileError(
             f"{directory}: these features are damaged: {error}. Delete that folder; it is made again when needed."
         ) from error
 
 
-def pictures_per_item(source: str) -> int:
-    """How many pictures an item of a source is to an encoder: a clip's frames, or one."""
-    shape = sources.media_shape(source)
-    return shape[0] if len(shape) == 4 else 1
+def encoded_media(encoder: Encoder, media: NDArray[Any]) -> NDArray[np.float32]:
+    """Features of uint8 pictures ``[N, H, W, 3]`` or clips ``[N, frames, H, W, 3]``, frame by frame.
 
-
-def _encoded(encoder: Encoder, media: NDArray[Any]) -> NDArray[np.float32]:
-    """uint8 pictures ``[N, H, W, 3]`` or clips ``[N, frames, H, W, 3]``, frame by frame."""
+    Raises FieldError for other media.
+    """
     frames = media["frames"] if media.dtype.names else media
     if frames.ndim not in (4, 5) or frames.dtype != np.uint8:
         found = f"{frames.dtype} {list(frames.shape)}"

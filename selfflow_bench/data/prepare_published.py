@@ -6,7 +6,6 @@ nothing of training.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -22,9 +21,10 @@ from torch import Tensor
 from selfflow_bench import canonical
 from selfflow_bench.data.codecs import Codec, Media
 from selfflow_bench.data.content_folder import MANIFEST, read_manifest
-from selfflow_bench.data.items import SPLITS, Kind, SplitName
+from selfflow_bench.data.items import SPLITS, Kind
 from selfflow_bench.data.media import MediaSize
 from selfflow_bench.data.prepare import Prepared, Split
+from selfflow_bench.data.shard_files import SHARD, ShardFacts, filled_shards
 from selfflow_bench.data.sharded import Rows, ShardedRows
 from selfflow_bench.errors import DamagedFileError
 from selfflow_bench.families.base import LABEL
@@ -34,11 +34,7 @@ from selfflow_bench.pipelines.snapshot import local_snapshot
 from selfflow_bench.recipe import Checkpoint
 
 FORMAT_VERSION = 2
-SHARD = 64
-"""Rows of the source that a shard is made of: little is lost with one, and there are not too many files."""
 EMPTY, NEGATIVE, LATENTS, CONDITION = "empty.safetensors", "negative.safetensors", "latents", "condition."
-FACTS = "facts"
-"""Under which a shard says of what it is made, in JSON (see `ShardFacts`)."""
 _FOLDER = "published"
 
 
@@ -90,31 +86,6 @@ class Wanted:
         return cache / _FOLDER / self.digest
 
 
-@dataclass(frozen=True)
-class ShardFacts:
-    """What a shard is made of.
-
-    Args:
-        rows: of the source, from the first behind the shard before it on.
-        names: of the items kept.
-        digests: of the items kept.
-        left_out: names of other items, and why.
-    """
-
-    rows: int
-    names: tuple[str, ...]
-    digests: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...]
-
-    @classmethod
-    def of(cls, shard: Path) -> ShardFacts:
-        """As the shard says. Raises what `safe_open` does where it is none."""
-        with safe_open(shard, "pt") as file:
-            found = json.loads(file.metadata()[FACTS])
-        left_out = tuple((name, reason) for name, reason in found["left_out"])
-        return cls(found["rows"], tuple(found["names"]), tuple(found["digests"]), left_out)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Autoencoder(Codec):
     """The checkpoint's own autoencoder, loaded when it is needed: nothing of it is fitted."""
@@ -152,7 +123,7 @@ def load_published(wanted: Wanted, cache: Path, remedy: str) -> Prepared:
     folder = wanted.folder(cache)
     try:
         manifest = read_manifest(folder)
-        shards = {split: _filled(folder, split, manifest["shards"][split]) for split in SPLITS}
+        shards = {split: filled_shards(folder, split, manifest["shards"][split]) for split in SPLITS}
         empty = [folder / EMPTY] if (folder / EMPTY).exists() else []
         text: dict[str, Rows] = {}
         if empty:
@@ -181,11 +152,6 @@ def load_published(wanted: Wanted, cache: Path, remedy: str) -> Prepared:
     )
 
 
-def shard_path(folder: Path, split: str, index: int) -> Path:
-    """Where a split's shard lies, or will."""
-    return folder / f"{split}-{index:06d}.safetensors"
-
-
 def pipeline_of(wanted: Wanted, *, encodes_text: bool = True) -> PublishedPipeline:
     """The pipeline on the process's device, loaded once per process."""
     return _loaded(wanted.family, wanted.checkpoint, wanted.size.seconds, encodes_text)
@@ -200,12 +166,6 @@ def _loaded(family: str, checkpoint: Checkpoint, seconds: float | None, encodes_
     if seconds is not None:
         pipeline.seconds = seconds
     return pipeline
-
-
-def _filled(folder: Path, split: SplitName, count: int) -> list[Path]:
-    """The shards of a split that hold items."""
-    paths = [shard_path(folder, split, index) for index in range(count)]
-    return [path for path in paths if ShardFacts.of(path).names]
 
 
 def _split(shards: Sequence[Path], first: int, count: int) -> Split:

@@ -1,6 +1,7 @@
 """External encoders that some methods align to: a module each, found by the name it gives itself.
 
-Their features of the clean media are made once, in preparation (`selfflow_bench.data.encoded`), never in a step.
+Their features of the clean media are made once, in preparation (`selfflow_bench.data.encoded`, `published_features`),
+never in a step.
 """
 
 from __future__ import annotations

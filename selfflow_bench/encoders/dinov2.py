@@ -15,6 +15,7 @@ from torch import nn
 
 from selfflow_bench.encoders.base import Encoder
 from selfflow_bench.networks.dinov2 import BASE, PATCH, SIZE, load_dinov2, network_input
+from selfflow_bench.networks.torch_module import TorchModule
 
 NAME = "dinov2-vitb14"
 _BATCH = 32
@@ -30,16 +31,14 @@ class DinoV2(Encoder):
 
     def __init__(self, cache: Path, folder: Path | None = None) -> None:
         """``folder``: one in the hub's format; the published revision if not given. The hub has its own cache."""
-        self._model = load_dinov2(BASE, folder)
+        model = load_dinov2(BASE, folder)
+        self._run = TorchModule(
+            model, lambda batch: model(batch).last_hidden_state[:, 1:].unflatten(1, self.grid), batch=_BATCH
+        )
 
-    @torch.no_grad()
     def encode(self, pictures: NDArray[Any]) -> NDArray[np.float32]:
         """``[N, 16, 16, 768]``."""
-        made = []
-        for start in range(0, len(pictures), _BATCH):
-            states = self._model(network_input(pictures[start : start + _BATCH])).last_hidden_state[:, 1:]
-            made.append(states.unflatten(1, self.grid).float().numpy())
-        return np.concatenate(made)
+        return self._run(lambda start, stop: network_input(pictures[start:stop]), len(pictures))
 
     @classmethod
     def countable(cls) -> tuple[nn.Module, torch.Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class TorchModule:
-    """A network's map from a batch of inputs to features ``[N, D]``.
+    """A network's map from a batch of inputs to features ``[N, ...]``.
 
     Args:
         module: what holds the weights.
@@ -32,7 +32,7 @@ class TorchModule:
 
     @torch.no_grad()
     def __call__(self, inputs: Callable[[int, int], Tensor], count: int) -> NDArray[np.float32]:
-        """Features ``[count, D]``; `inputs(start, stop)` prepares one batch."""
+        """Features ``[count, ...]``; `inputs(start, stop)` prepares one batch."""
         rows = []
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             for start in range(0, count, self._batch):

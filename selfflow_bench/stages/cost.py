@@ -7,7 +7,6 @@ import math
 from torch import nn
 
 from selfflow_bench.cost import encoder_flops, meta_batch, step_cost
-from selfflow_bench.data.encoded import pictures_per_item
 from selfflow_bench.registry import method_class
 from selfflow_bench.stages.run import Run
 from selfflow_bench.training.adapters import as_evaluated
@@ -46,10 +45,10 @@ def count_cost(run: Run) -> dict[str, float]:
         models=models,
     )
     encoding = 0.0
-    if needs.encoder is not None:
+    if needs.encoder is not None and run.features is not None:
         # Every item is encoded once, whatever the number of times it is seen.
-        source, items = run.spec.conditions.data.source, len(run.data.train.latents)
-        encoding = encoder_flops(needs.encoder) * pictures_per_item(source) * items / settings.samples
+        pictures = run.features.pictures_per_item * len(run.data.train.latents)
+        encoding = encoder_flops(needs.encoder) * pictures / settings.samples
     whole = own.flops_per_sample + encoding
     return {
         "flops_per_sample": whole,

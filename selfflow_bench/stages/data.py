@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from selfflow_bench.data import sources
+from selfflow_bench.data.encoded import EncodedFeatures, encoded_features
 from selfflow_bench.data.items import Kind
 from selfflow_bench.data.media import MediaSize
 from selfflow_bench.data.prepare import Prepared, prepare
 from selfflow_bench.data.prepare_published import Wanted, load_published
+from selfflow_bench.data.published_features import FeatureShards, load_features
 from selfflow_bench.data.views import SplitName
 from selfflow_bench.errors import FieldError
 from selfflow_bench.events import EventLog
@@ -45,8 +47,39 @@ def embedded_data(spec: RunSpec, cache: Path, events: EventLog) -> Prepared:
 
 def prepared_data(spec: RunSpec, cache: Path) -> Prepared:
     """The shards that `prepare` has made for a run."""
-    remedy = f"Make them: selfflow-bench prepare {spec.recipe.name}"
-    return load_published(published_data(spec, spec.conditions.data.source), cache, remedy)
+    return load_published(published_data(spec, spec.conditions.data.source), cache, f"Make them: {prepare_line(spec)}")
+
+
+def embedded_features(spec: RunSpec, encoder: str, cache: Path, events: EventLog) -> EncodedFeatures:
+    """An encoder's features of a run's embedded training media, made where the cache lacks them."""
+    return encoded_features(
+        encoder,
+        spec.conditions.data.source,
+        "train",
+        cache,
+        progress=lambda text: events.write("preparing", text=text),
+    )
+
+
+def prepared_features(spec: RunSpec, encoder: str, cache: Path, events: EventLog) -> EncodedFeatures:
+    """An encoder's features of a run's training media, as `prepare` has made them. Raises DamagedFileError."""
+    return load_features(published_features(spec, encoder, cache), f"Make them: {prepare_line(spec, encoder)}")
+
+
+def published_features(spec: RunSpec, encoder: str, cache: Path) -> FeatureShards:
+    """An encoder's features that a run needs. Raises FieldError as `published_data` does."""
+    return FeatureShards(published_data(spec, spec.conditions.data.source), encoder, cache)
+
+
+def prepare_line(spec: RunSpec, encoder: str | None = None) -> str:
+    """The command that makes a run's data ready, with an encoder's features of them."""
+    name, _, limit = spec.conditions.data.source.partition(_FIRST)
+    line = f"selfflow-bench prepare {spec.recipe.name}"
+    if name.startswith(_OWN):
+        line += " --data FOLDER"
+    if limit:
+        line += f" --limit {limit}"
+    return line if encoder is None else f"{line} --encoder {encoder}"
 
 
 def published_data(spec: RunSpec, source: str) -> Wanted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,16 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from selfflow_bench.condition_table import ConditionTable
-from selfflow_bench.data.encoded import EncodedFeatures, encoded_features
+from selfflow_bench.data.encoded import EncodedFeatures
 from selfflow_bench.data.labels import with_labels
 from selfflow_bench.data.prepare import Prepared, Split
 from selfflow_bench.errors import FieldError
 from selfflow_bench.events import EventLog
 from selfflow_bench.families.base import LABEL, Family
 from selfflow_bench.methods.base import Method
-from selfflow_bench.plan import RunSpec
-from selfflow_bench.registry import family_class, method_class
-from selfflow_bench.stages.data import embedded_data, prepared_data
+from selfflow_bench.plan import RunSpec, method_of
+from selfflow_bench.registry import family_class
+from selfflow_bench.stages.data import embedded_data, embedded_features, prepared_data, prepared_features
 from selfflow_bench.training.start import starting_transformer
 
 
@@ -52,7 +51,6 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
     events.write("stage", name="prepare")
     prepared = embedded_data(spec, cache, events) if data.hub is None else prepared_data(spec, cache)
     family = family_class(spec.family)(spec.transformer)
-    kind = method_class(spec.method)
     if family.classes is not None and LABEL not in prepared.train.conditions:
         prepared = with_labels(prepared, data.source)
     for name in family.needs:
@@ -72,24 +70,11 @@ def set_up(spec: RunSpec, folder: Path, cache: Path, events: EventLog, stop: Cal
             f"knows {family.classes} classes, and {data.source} has more",
             "Set the number of classes that the data have.",
         )
-    method = kind(kind.settings_class.model_validate_json(json.dumps(spec.settings)), family, spec.conditions.steps)
+    method = method_of(spec, family)
     features = None
     if method.needs.encoder is not None:
-        if data.hub is not None:
-            raise FieldError(
-                f"recipe {spec.recipe}",
-                f"methods.{spec.label}.encoder",
-                method.needs.encoder,
-                "its features are made of embedded data only, not of published sizes yet",
-                "Run this method on the smoke or micro tier.",
-            )
-        features = encoded_features(
-            method.needs.encoder,
-            data.source,
-            "train",
-            cache,
-            progress=lambda text: events.write("preparing", text=text),
-        )
+        made = embedded_features if data.hub is None else prepared_features
+        features = made(spec, method.needs.encoder, cache, events)
     return Run(spec, folder, cache, family, method, prepared, features, events, stop)
 
 

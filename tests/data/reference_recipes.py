@@ -10,6 +10,7 @@ from typing import Any
 
 import tomlkit
 
+from selfflow_bench.networks.dinov2 import BASE
 from selfflow_bench.places import Places
 from selfflow_bench.recipe import Checkpoint, load_recipe
 from tests.pipelines.tiny_hub import tiny, tiny_checkpoint, tiny_transformer
@@ -65,6 +66,17 @@ def small_recipes(
                 del content["data"]["hub"][field]
         (made / "v1.toml").write_text(tomlkit.dumps(content))
     return folder
+
+
+def save_encoder(hub: Path) -> None:
+    """A small DINOv2, fresh, as the published one lies in the hub's cache."""
+    import torch
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    snapshot = hub / f"models--{BASE.repository.replace('/', '--')}" / "snapshots" / BASE.revision
+    config = Dinov2Config(hidden_size=768, num_hidden_layers=1, num_attention_heads=12, image_size=224, patch_size=14)
+    Dinov2Model(config).save_pretrained(snapshot)
 
 
 def command(recipes: Path, work: Path, *arguments: str) -> list[str]:

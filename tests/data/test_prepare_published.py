@@ -24,7 +24,8 @@ from selfflow_bench.condition_table import ConditionTable
 from selfflow_bench.data.content_folder import write_manifest
 from selfflow_bench.data.items import Kind
 from selfflow_bench.data.media import MediaSize
-from selfflow_bench.data.prepare_published import EMPTY, FACTS, SHARD, Wanted, load_published, shard_path
+from selfflow_bench.data.prepare_published import EMPTY, Wanted, load_published
+from selfflow_bench.data.shard_files import FACTS, SHARD, shard_path
 from selfflow_bench.data.sharded import ShardedRows
 from selfflow_bench.errors import DamagedFileError
 from selfflow_bench.flow import TimestepDistribution

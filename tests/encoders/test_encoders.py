@@ -12,7 +12,7 @@ import torch
 from selfflow_bench import encoders
 from selfflow_bench.cost import encoder_flops
 from selfflow_bench.data import sources
-from selfflow_bench.data.encoded import encoded_features, pictures_per_item
+from selfflow_bench.data.encoded import encoded_features
 from selfflow_bench.encoders.dinov2 import DinoV2
 from selfflow_bench.encoders.efficientnet_lite0 import NAME, EfficientNetLite0Maps
 from selfflow_bench.errors import DamagedFileError, FieldError
@@ -70,9 +70,9 @@ def test_features_of_a_source_are_made_once_in_shards(small: str, tmp_path: Path
     told: list[str] = []
     made = encoded_features(NAME, small, "train", tmp_path, told.append, shard_items=4)
     assert told == [f"4 of 6 train items encoded by {NAME}", f"6 of 6 train items encoded by {NAME}"]
-    assert [len(shard) for shard in made.shards] == [4, 2]
+    assert len(made.rows) == 6
     frames = sources.media_shape(small)[0]
-    assert pictures_per_item(small) == frames
+    assert made.pictures_per_item == frames
     assert made.shape == (frames, 4, 4, 320)
     clip = sources.media(sources.load(small, "train").select([5]))[0]
     expected = EfficientNetLite0Maps(tmp_path).encode(clip)
