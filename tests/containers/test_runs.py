@@ -218,6 +218,18 @@ def test_an_engine_that_restarts_is_waited_for_and_the_run_goes_on(
     assert bits(record) == bits(on_host[0])
 
 
+@pytest.mark.once
+def test_what_is_compiled_while_a_run_goes_is_compiled_in_its_container(
+    project: Places, new_site: Callable[[str], Site]
+) -> None:
+    overrides = {"training.compile": True}
+    spec = make_plan(project, "sana", tier="smoke", labels=["vanilla"], overrides=overrides).runs[0]
+    site = new_site("one")
+    record = execute(spec, site.places, lambda event: None, site.executor())
+    assert record.status == "success", record.failure
+    assert record.container is not None
+
+
 def test_a_run_over_its_memory_limit_is_tried_twice_more_and_given_up(
     spec: RunSpec, new_site: Callable[[str], Site]
 ) -> None:
