@@ -1,6 +1,7 @@
 """Errors a user can act on, and the exit code each one ends the command with. Knows nothing of what raises them."""
 
 from pathlib import Path
+from typing import Any
 
 EXIT_USAGE = 2
 EXIT_INFRASTRUCTURE = 3
@@ -23,6 +24,10 @@ class FieldError(SuiteError):
         self.where, self.field, self.value = str(where), field, value
         self.reason = (problem, remedy)
         super().__init__(f"{where}: {field} = {value!r}: {problem}. {remedy}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Its parts, so that it comes back whole from a process of a pool."""
+        return type(self), (self.where, self.field, self.value, *self.reason)
 
 
 class InfrastructureError(SuiteError):
