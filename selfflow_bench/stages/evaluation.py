@@ -150,7 +150,7 @@ def _generated(
         return {name: load_statistics(path) for name, path in paths.items()}
     samples = Samples(run, way)
     make = _maker(samples, model)
-    if not way.suffix and processes.index == 0:
+    if way == ways(run)[0] and processes.index == 0:
         make = _shown(run, samples, make)
     found = _measured(run, f"samples{way.suffix}", samples.parts(), networks, processes, make)
     if processes.index == 0:
@@ -191,7 +191,8 @@ def _measured(
     made again and not counted.
     """
     count = of[-1].stop
-    seen = Accumulator(networks, fixed_choice(count, run.spec.conditions.evaluation.kid_samples or count))
+    kept = fixed_choice(count, min(count, run.spec.conditions.evaluation.kid_samples or count))
+    seen = Accumulator(networks, kept)
     turns = -(-len(of) // processes.count)
     mine = range(processes.index * turns, (processes.index + 1) * turns)
     state = run.folder / f"evaluation-{processes.index}-of-{processes.count}.npz"
@@ -199,7 +200,7 @@ def _measured(
     done = seen.restore(state, key)
     if processes.any(done != int(processes.gathered(torch.tensor([done]))[0])):
         # Killed while they wrote their states: they would not go on together.
-        seen, done = Accumulator(networks, fixed_choice(count, run.spec.conditions.evaluation.kid_samples or count)), 0
+        seen, done = Accumulator(networks, kept), 0
     saved = time.monotonic()
     for turn in range(done, turns):
         place = min(mine[turn], len(of) - 1)
