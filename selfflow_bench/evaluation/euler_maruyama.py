@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from selfflow_bench.errors import FieldError
 from selfflow_bench.families.base import Family
 from selfflow_bench.flow import RectifiedFlow
+from selfflow_bench.precision import bfloat16_where
 from selfflow_bench.randomness import normal
 
 LAST_SIGMA = 0.04
@@ -37,14 +38,15 @@ def sample(
     steps: int,
     samples: Sequence[int],
     seed: int,
+    bfloat16: bool = False,
     before_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Latents ``[M, C, *cells]`` on the model's device, one per row of the conditions.
 
     A sample starts from the same noise as with a scheduler, keyed by (seed, its number in ``samples``), and the noise
     of a step is keyed by (seed, that number, the step): results depend neither on the batch nor on who makes it.
-    ``before_step`` is called before each step and may raise to stop. Raises FieldError for a family that is no
-    rectified flow, and for fewer than 2 steps.
+    The model computes in bfloat16 if told so. ``before_step`` is called before each step and may raise to stop. Raises
+    FieldError for a family that is no rectified flow, and for fewer than 2 steps.
     """
     if not isinstance(family.noising, RectifiedFlow):
         name = type(family).__name__
@@ -58,7 +60,8 @@ def sample(
     for step, (sigma, following) in enumerate(pairwise(sigmas)):
         before_step()
         at = torch.full((len(samples),), sigma, device=device)
-        velocity = family.predict(model, state.float(), at, chosen).double()
+        with bfloat16_where(bfloat16, device):
+            velocity = family.predict(model, state.float(), at, chosen).double()
         predicted_noise = state + (1 - sigma) * velocity
         state = state + (following - sigma) * (velocity + predicted_noise)
         if step < steps - 1:

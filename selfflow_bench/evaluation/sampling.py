@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_bench.families.base import Family
+from selfflow_bench.pipelines.base import Guide
+from selfflow_bench.precision import bfloat16_where
 from selfflow_bench.randomness import normal
-
-Guide = Callable[[Tensor, Tensor], Tensor]
-"""(prediction for the conditions, prediction for what is guided away from) -> the guided prediction."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,6 @@ class Sampler:
     guide: Callable[[], Guide] | None = None
 
 
-def classifier_free(scale: float) -> Guide:
-    """Plain classifier-free guidance (Ho and Salimans 2022)."""
-    return lambda predicted, away: away + scale * (predicted - away)
-
-
 @torch.no_grad()
 def sample(
     family: Family,
@@ -52,6 +46,7 @@ def sample(
     *,
     samples: Sequence[int],
     seed: int,
+    bfloat16: bool = False,
     before_step: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Latents ``[M, C, *cells]``, float32, on the model's device.
@@ -65,6 +60,7 @@ def sample(
         sampler: how.
         samples: the M samples' numbers.
         seed: of all noise.
+        bfloat16: whether the model computes in it. The scheduler never does: its sums of many predictions would suffer.
         before_step: called before each of the sampler's steps; may raise to stop.
     """
     device = next(model.parameters()).device
@@ -74,8 +70,10 @@ def sample(
     for timestep in scheduler.timesteps:
         before_step()
         sigma = family.sampler_sigma(scheduler, timestep).to(device).expand(len(samples))
-        predicted = family.predict(model, latents, sigma, wanted).float()
-        if guide is not None:
-            predicted = guide(predicted, family.predict(model, latents, sigma, unwanted).float())
+        with bfloat16_where(bfloat16, device):
+            predicted = family.predict(model, latents, sigma, wanted).float()
+            away_from = None if guide is None else family.predict(model, latents, sigma, unwanted).float()
+        if guide is not None and away_from is not None:
+            predicted = guide(predicted, away_from)
         latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
     return latents.float()

@@ -40,6 +40,11 @@ Guide = Callable[[Tensor, Tensor], Tensor]
 """(prediction for captions, prediction for what is guided away from) -> the guided prediction; all alike in shape."""
 
 
+def classifier_free(scale: float) -> Guide:
+    """Plain classifier-free guidance (Ho and Salimans 2022)."""
+    return lambda predicted, away: away + scale * (predicted - away)
+
+
 class PublishedPipeline(ABC):
     """A published pipeline without its transformer.
 
@@ -184,4 +189,4 @@ class PublishedPipeline(ABC):
 
     def guide(self, scale: float) -> Guide:
         """How the pipeline makes one of two predictions at a scale above 1. May count its steps: one for each batch."""
-        return lambda predicted, away: away + scale * (predicted - away)
+        return classifier_free(scale)

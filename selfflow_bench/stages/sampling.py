@@ -19,11 +19,10 @@ from selfflow_bench.data.prepare_published import Autoencoder
 from selfflow_bench.errors import FieldError
 from selfflow_bench.evaluation import euler_maruyama
 from selfflow_bench.evaluation.distances import fixed_choice
-from selfflow_bench.evaluation.sampling import Sampler, classifier_free, sample
+from selfflow_bench.evaluation.sampling import Sampler, sample
 from selfflow_bench.families.base import GUIDANCE
-from selfflow_bench.pipelines.base import PublishedPipeline
+from selfflow_bench.pipelines.base import PublishedPipeline, classifier_free
 from selfflow_bench.plan import RunSpec
-from selfflow_bench.precision import bfloat16_where
 from selfflow_bench.randomness import per_sample
 from selfflow_bench.stages.run import Run
 
@@ -94,17 +93,21 @@ class Samples:
         run, items = self._run, self._items[rows.start : rows.stop]
         conditions = self._table.of(items)
         shape, model = run.data.latent_shape, model.eval()
-        given: dict[str, Any] = {"samples": rows, "seed": run.spec.seed, "before_step": before_step}
-        device = next(model.parameters()).device
-        with bfloat16_where(run.spec.conditions.training.precision == "bf16", device):
-            if self._settings.sampler == "euler_maruyama":
-                return euler_maruyama.sample(run.family, model, conditions, shape, steps=self._way.steps, **given)
-            away = self._table.of(items, torch.ones(len(rows), dtype=torch.bool))
-            for name, value in run.data.negative.items():
-                away[name] = value.expand(len(rows), *value.shape[1:])
-            if self._embeds_guidance:
-                conditions[GUIDANCE] = torch.full((len(rows),), self._way.guidance)
-            return sample(run.family, model, conditions, away, shape, self._sampler(device), **given)
+        given: dict[str, Any] = {
+            "samples": rows,
+            "seed": run.spec.seed,
+            "bfloat16": run.spec.conditions.training.precision == "bf16",
+            "before_step": before_step,
+        }
+        if self._settings.sampler == "euler_maruyama":
+            return euler_maruyama.sample(run.family, model, conditions, shape, steps=self._way.steps, **given)
+        away = self._table.of(items, torch.ones(len(rows), dtype=torch.bool))
+        for name, value in run.data.negative.items():
+            away[name] = value.expand(len(rows), *value.shape[1:])
+        if self._embeds_guidance:
+            conditions[GUIDANCE] = torch.full((len(rows),), self._way.guidance)
+        sampler = self._sampler(next(model.parameters()).device)
+        return sample(run.family, model, conditions, away, shape, sampler, **given)
 
     @property
     def _embeds_guidance(self) -> bool:

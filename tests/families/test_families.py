@@ -168,6 +168,35 @@ def test_samples_do_not_depend_on_the_batch_they_are_made_in(tiny_family: Tiny) 
     torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-4)
 
 
+def test_the_scheduler_never_computes_in_bfloat16(tiny_family: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, batch, seen = copy.copy(tiny_family.family), tiny_family.batch(size=1), []
+
+    def predict(_model, latents, _sigma, _conditions) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return latents
+
+    monkeypatch.setattr(family, "predict", predict)
+
+    class Watched(Sampler):
+        def __init__(self) -> None:
+            scheduler = ordinary(family, steps=3).schedule()
+            step = scheduler.step
+
+            def watched(*args: Any, **kwargs: Any) -> Any:
+                assert not torch.is_autocast_enabled("cpu")
+                return step(*args, **kwargs)
+
+            scheduler.step = watched
+            super().__init__(lambda: scheduler)
+
+    sample(
+        family, tiny_family.transformer, batch.conditions, {}, tiny_family.latent_shape, Watched(),
+        samples=range(1), seed=5, bfloat16=True,
+    )  # fmt: skip
+    assert seen
+    assert all(seen)
+
+
 def ordinary(family: Family, steps: int) -> Sampler:
     """The family's own scheduler, without guidance."""
 
