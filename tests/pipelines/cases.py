@@ -83,6 +83,8 @@ class Case:
         given = {"prompt": self.caption, "max_sequence_length": self.length, **self.size, **settings}
         self.own.register_modules(transformer=self.transformer)
         self.own.set_progress_bar_config(disable=True)
+        if self.name == "longcat_image":
+            self.own.tokenizer_max_length = self.length  # of this call, whatever was encoded before it
         if hasattr(self.own, "guider"):
             self.own.guider.guidance_scale = given["guidance_scale"]
         try:
